@@ -1,0 +1,114 @@
+/*
+ * Step 1: accept. A socket listens, a loop waits; visitors are logged and sent away.
+ *
+ * Not yet: nobody can stay, so nothing is read.
+ *
+ * Usage: chatsrv [port]
+ * Systems: Linux (epoll), macOS and BSD (kqueue)
+ */
+#include "evloop.h"
+
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+enum { PORT = 3100 };            /* the assignment's, unless another one is given */
+enum { ACCEPT_PAUSE_MS = 1000 }; /* how long to wait for a free descriptor */
+
+static struct {
+    int loop;
+    int listener;
+    int interest; /* what the loop watches the listener for; 0 in a pause */
+} server;
+
+/* Takes a connection that has just been accepted. */
+static void client_open(int fd)
+{
+    printf("accepted connection: %d\n", fd);
+    close(fd);
+}
+
+/* Changes what the loop watches the listener for; if that fails, the next call may do. */
+static void listener_watch(int interest)
+{
+    if (evloop_mod(server.loop, server.listener, server.interest, interest, NULL) == 0)
+        server.interest = interest;
+}
+
+/*
+ * One accept an event: who else waits is reported again. Without a free descriptor that
+ * never ends, so the loop then looks away from the listener for a while.
+ */
+static void on_connection(void)
+{
+    int fd = accept(server.listener, NULL, NULL);
+
+    if (fd >= 0) {
+        client_open(fd);
+    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        warn("accept");
+        listener_watch(0);
+    }
+}
+
+/* Returns a socket that listens on the port at all of this machine's IPv4 addresses. */
+static int listener_open(in_port_t port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    socklen_t len = sizeof address;
+    int on = 1;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (fd < 0)
+        err(1, "socket");
+    /* Else the port stays taken for minutes by connections that the last run closed. */
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+        err(1, "setsockopt");
+    if (bind(fd, (struct sockaddr *)&address, len) < 0)
+        err(1, "bind port %d", port);
+    if (listen(fd, SOMAXCONN) < 0)
+        err(1, "listen");
+    /* A visitor may be gone again by the time of accept(), which would then block. */
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+        err(1, "fcntl");
+    if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
+        err(1, "getsockname");
+    printf("listening on port %d\n", ntohs(address.sin_port)); /* given 0, a free one */
+    return fd;
+}
+
+static in_port_t port_parse(int argc, char **argv)
+{
+    char *end = "";
+    long port = argc > 1 ? strtol(argv[1], &end, 10) : PORT;
+
+    if (argc > 2 || end == argv[1] || *end != '\0' || port < 0 || port > 65535)
+        errx(2, "usage: chatsrv [port]");
+    return (in_port_t)port;
+}
+
+int main(int argc, char **argv)
+{
+    in_port_t port = port_parse(argc, argv);
+
+    setvbuf(stdout, NULL, _IOLBF, 0); /* the log leaves line by line, into a pipe too */
+    if ((server.loop = evloop_open()) < 0)
+        err(1, "evloop_open");
+    server.listener = listener_open(port);
+    listener_watch(EVLOOP_READ);
+    for (;;) {
+        /* One event a time: handling it may free a client that a second one is about. */
+        struct evloop_event event;
+        int timeout = server.interest ? -1 : ACCEPT_PAUSE_MS;
+        int n = evloop_wait(server.loop, &event, 1, timeout);
+        if (n < 0)
+            err(1, "evloop_wait");
+        listener_watch(EVLOOP_READ);
+        if (n > 0)
+            on_connection();
+    }
+}
