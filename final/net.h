@@ -1,0 +1,36 @@
+/*
+ * net - addresses as text, and the sockets that listen at them
+ *
+ * Interface: net_listen() is for start-up only: an error ends the program with one line.
+ */
+#ifndef NET_H
+#define NET_H
+
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+enum { LISTENERS_MAX = 8 }; /* addresses that one host name may stand for */
+
+/* An address and port: "192.0.2.7:53124" or "[2001:db8::7]:53124". */
+struct name {
+    char text[INET6_ADDRSTRLEN + sizeof "[]:65535"];
+    unsigned char address; /* where in the text the address alone begins, */
+    unsigned char address_len;
+};
+
+/* Returns the name of an IPv4 or IPv6 address. */
+struct name name_make(const struct sockaddr_storage *address);
+
+/*
+ * Opens a non-blocking listening socket for each address of the host (NULL: all of this
+ * machine's), stores them in fds and returns how many (1 to LISTENERS_MAX); the caller
+ * closes them. With port "0" they share a free one. Ends the program with status 1 on an
+ * error.
+ */
+size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX]);
+
+/* Returns a socket's own address. */
+struct sockaddr_storage net_address(int fd);
+
+#endif

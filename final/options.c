@@ -1,0 +1,87 @@
+/*
+ * options - see options.h. Systems: Linux, macOS and the BSDs.
+ */
+#include "options.h"
+
+#include <err.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char USAGE[] =
+    "usage: chatsrv [-hn] [-l address] [-t seconds] [-s seconds] [-b bytes] [-c clients] "
+    "[port]\n"
+    "  -l address  listen there only (by default at all of this machine's addresses)\n"
+    "  -t seconds  disconnect a client that sends nothing for so long (0: never)\n"
+    "  -s seconds  disconnect a client that takes no byte for so long (60; 0: never)\n"
+    "  -b bytes    disconnect a client that lags more than so far behind (16777216)\n"
+    "  -c clients  serve at most so many (by default as many as descriptors allow)\n"
+    "  -n          send messages without the sender's address before them\n"
+    "  -h          show this text\n"
+    "The port is 3100 unless given; 0 stands for any free one.\n";
+
+/* Returns the number that the text is, or ends the program. */
+static long number_parse(const char *what, const char *text, long min, long max)
+{
+    char *end;
+    long number;
+
+    errno = 0;
+    number = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || number < min || number > max)
+        errx(2, "%s: \"%s\" is not a number from %ld to %ld", what, text, min, max);
+    return number;
+}
+
+static void usage(void)
+{
+    fputs(USAGE, stdout);
+    exit(fflush(stdout) == 0 ? 0 : 1);
+}
+
+struct options options_parse(int argc, char **argv)
+{
+    struct options options = {
+        .port = "3100", .stall_ms = 60000, .lag_max = 16 << 20, .clients_max = INT_MAX};
+    int option;
+
+    opterr = 0; /* one line is enough: ours */
+    while ((option = getopt(argc, argv, ":hnl:t:s:b:c:")) != -1) {
+        switch (option) {
+        case 'l':
+            options.address = optarg;
+            break;
+        case 't':
+            options.idle_ms = 1000 * (int64_t)number_parse("-t", optarg, 0, 1000000);
+            break;
+        case 's':
+            options.stall_ms = 1000 * (int64_t)number_parse("-s", optarg, 0, 1000000);
+            break;
+        case 'b':
+            options.lag_max = (uint64_t)number_parse("-b", optarg, 1, LONG_MAX);
+            break;
+        case 'c':
+            options.clients_max = (size_t)number_parse("-c", optarg, 1, INT_MAX);
+            break;
+        case 'n':
+            options.bare = true;
+            break;
+        case 'h':
+            usage();
+            break;
+        case ':':
+            errx(2, "-%c needs a value; chatsrv -h explains", optopt);
+        default:
+            errx(2, "-%c is not an option; chatsrv -h explains", optopt);
+        }
+    }
+    if (argc - optind > 1)
+        errx(2, "\"%s\" is one argument too many; chatsrv -h explains", argv[optind + 1]);
+    if (optind < argc) {
+        number_parse("port", argv[optind], 0, 65535);
+        options.port = argv[optind];
+    }
+    return options;
+}

@@ -1,0 +1,26 @@
+/*
+ * options - what the command line of chatsrv says
+ *
+ * Interface: options_parse() does not return from wrong usage (one line, exit status 2)
+ * nor from -h (the usage, exit status 0).
+ */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct options {
+    const char *address; /* where to listen; NULL: at all of this machine's addresses */
+    const char *port;
+    bool bare;          /* send messages without the sender's address */
+    int64_t idle_ms;    /* how long a client may send nothing; 0: for ever */
+    int64_t stall_ms;   /* how long it may take nothing while bytes wait; 0: for ever */
+    uint64_t lag_max;   /* how many bytes may wait for it */
+    size_t clients_max; /* besides what the limit of descriptors allows */
+};
+
+struct options options_parse(int argc, char **argv);
+
+#endif

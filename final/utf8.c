@@ -1,0 +1,96 @@
+/*
+ * utf8: see utf8.h. Linux, macOS and the BSDs.
+ * The ranges are those of RFC 3629, section 4.
+ */
+#include "utf8.h"
+
+#include <string.h>
+
+/* The first byte of a character of 1, 2, 3, 4 bytes, and the least code point of each. */
+static const struct {
+    unsigned char mask, mark;
+    uint32_t least;
+} leads[UTF8_MAX] = {
+    {0x80, 0x00, 0x0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+
+static int lead_length(unsigned char lead)
+{
+    for (int i = 0; i < UTF8_MAX; i++)
+        if ((lead & leads[i].mask) == leads[i].mark)
+            return i + 1;
+    return UTF8_INVALID;
+}
+
+/* Can `bits`, read so far, become a code point of `least` or more, `missing` bytes on? */
+static bool prefix_valid(uint32_t bits, int missing, uint32_t least)
+{
+    uint32_t low = bits << (6 * missing);
+    uint32_t high = low | ((UINT32_C(1) << (6 * missing)) - 1);
+    bool surrogates = low >= 0xd800 && high <= 0xdfff;
+    return high >= least && low <= 0x10ffff && !surrogates;
+}
+
+/* The value is checked after every byte: nobody waits for the end of a hopeless one. */
+int utf8_decode(const char *bytes, size_t len, uint32_t *point)
+{
+    if (len == 0)
+        return UTF8_INCOMPLETE;
+    unsigned char lead = (unsigned char)bytes[0];
+    int length = lead_length(lead);
+    if (length == UTF8_INVALID)
+        return UTF8_INVALID;
+    uint32_t least = leads[length - 1].least;
+    uint32_t bits = lead & (unsigned char)~leads[length - 1].mask;
+    for (int have = 1; prefix_valid(bits, length - have, least); have++) {
+        if (have == length) {
+            *point = bits;
+            return length;
+        }
+        if ((size_t)have == len)
+            return UTF8_INCOMPLETE;
+        unsigned char next = (unsigned char)bytes[have];
+        if ((next & 0xc0) != 0x80)
+            return UTF8_INVALID;
+        bits = bits << 6 | (next & 0x3f);
+    }
+    return UTF8_INVALID;
+}
+
+bool utf8_printable(uint32_t point)
+{
+    bool control = point < 0x20 || (point >= 0x7f && point < 0xa0);
+    bool separator = point == 0x2028 || point == 0x2029;
+    bool reorders =
+        (point >= 0x202a && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069);
+    return !control && !separator && !reorders && point != 0xfeff;
+}
+
+static size_t hex_append(char *out, char byte)
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char value = (unsigned char)byte;
+    out[0] = '\\';
+    out[1] = 'x';
+    out[2] = digits[value >> 4];
+    out[3] = digits[value & 15];
+    return UTF8_VISIBLE_MAX;
+}
+
+size_t utf8_visible(char *out, const char *bytes, size_t len)
+{
+    size_t written = 0;
+    for (size_t i = 0; i < len;) {
+        uint32_t point;
+        int length = utf8_decode(bytes + i, len - i, &point);
+        size_t step = length > 0 ? (size_t)length : 1;
+        if (length > 0 && utf8_printable(point)) {
+            memcpy(out + written, bytes + i, step);
+            written += step;
+            i += step;
+            continue;
+        }
+        for (size_t end = i + step; i < end; i++)
+            written += hex_append(out + written, bytes[i]);
+    }
+    return written;
+}
