@@ -29,18 +29,14 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { READ_MAX = 16 * 1024 }; /* bytes of one client, then the next has its turn */
-enum {
-    FLUSH_MAX = 1024 * 1024
-};                        /* bytes that may collect in a batch before they are sent */
-enum { ACCEPT_MAX = 64 }; /* newcomers of one listener, then others have their turn */
-enum { ACCEPT_PAUSE_MS = 1000 }; /* how long to wait for a free descriptor */
-enum { DRAIN_MS = 1000 };        /* how long a stopping server waits for slow readers */
-enum { LOG_RETRY_MS = 100 }; /* how often to look whether the log is being read again */
-enum { DESCRIPTORS_MACOS = 10240 }; /* what macOS grants at most, as OPEN_MAX */
-enum {
-    DESCRIPTORS_KEPT = 16
-}; /* for the log, the loop, the listeners, one to refuse with */
+enum { READ_MAX = 16 * 1024 };      /* bytes of one client, then the next has its turn */
+enum { ACCEPT_MAX = 64 };           /* newcomers, then the clients have their turn */
+enum { FLUSH_MAX = 1024 * 1024 };   /* bytes to collect before they are sent in mid-batch */
+enum { ACCEPT_PAUSE_MS = 1000 };    /* how long to wait for a free descriptor */
+enum { DRAIN_MS = 1000 };           /* how long the end may wait for slow readers */
+enum { LOG_RETRY_MS = 100 };        /* how often to look whether the log is read again */
+enum { DESCRIPTORS_KEPT = 16 };     /* for the log, the loop, listeners and the like */
+enum { DESCRIPTORS_MACOS = 10240 }; /* the most that macOS grants */
 
 static const char GREETING[] = "Welcome to the chat!\n";
 static const char SERVER_FULL[] = "Server full\n";
@@ -58,13 +54,12 @@ static struct {
     int signals[2]; /* a pipe from the signal handler into the loop */
     struct listener listeners[LISTENERS_MAX];
     size_t listeners_count;
-    struct feed feed;     /* what all clients are sent */
-    uint64_t flushed;     /* where the feed ended when it was last sent to all, */
-    uint64_t lag_checked; /* and when laggards were last looked for */
-    struct list_node
-        clients; /* all of them, the one that has been silent longest first */
+    struct feed feed;         /* what all clients are sent */
+    uint64_t flushed;         /* where the feed ended when it was last sent to all, */
+    uint64_t lag_checked;     /* and when laggards were last looked for */
+    struct list_node clients; /* all of them, the first one silent longest */
     struct list_node flowing; /* those that have all of the feed */
-    struct list_node stalled; /* those that wait for room, longest first */
+    struct list_node stalled; /* those that wait for room, the first one longest */
     struct list_node closed;  /* those to be freed at the end of the batch */
     size_t clients_count;
     int64_t now;       /* monotonic milliseconds, read once a batch */
@@ -74,16 +69,16 @@ static struct {
 } server;
 
 struct client {
-    int fd;         /* -1: closed in this batch */
-    int interest;   /* what the loop watches fd for; EVLOOP_WRITE while stalled */
-    size_t greeted; /* bytes of the greeting that it has */
+    int fd;                    /* -1: closed in this batch */
+    int interest;              /* what the loop watches fd for; for room while stalled */
+    size_t greeted;            /* bytes of the greeting that it has */
     struct feed_cursor cursor; /* what it has of the feed */
-    uint64_t end; /* where its share of the feed ends: UINT64_MAX until known */
+    uint64_t end;              /* where its share of the feed ends; UINT64_MAX: not yet */
     struct list_node by_moved; /* in server.flowing, stalled or closed */
     struct list_node by_heard; /* in server.clients */
     int64_t moved;             /* when it last took a byte, or began to stall */
     int64_t heard;             /* when it last sent a byte */
-    struct lines lines;        /* what it sent, split into messages */
+    struct lines lines;        /* what it sends, split into messages */
     struct name name;
 };
 
@@ -280,8 +275,8 @@ static void on_newcomer(int fd, const struct sockaddr_storage *address)
 }
 
 /*
- * Accepts those who wait, but only so many. Without a free descriptor they would be reported
- * over and over, so the loop then looks away from the listeners for a while.
+ * Accepts those who wait, but only so many. Without a free descriptor they would be
+ * reported over and over, so the loop then looks away from the listeners for a while.
  */
 static void on_connection(const struct listener *listener)
 {
@@ -370,10 +365,11 @@ static void on_readable(struct client *client)
 static void on_signal(void)
 {
     char bytes[16];
+    ssize_t n = read(server.signals[0], bytes, sizeof bytes);
 
-    if (read(server.signals[0], bytes, sizeof bytes) <= 0)
+    if (n <= 0)
         return;
-    server.stop_at = server.now + (server.stop_at == 0 ? DRAIN_MS : 0);
+    server.stop_at = server.now + (server.stop_at == 0 && n == 1 ? DRAIN_MS : 0);
     listeners_watch(0);
     server.accept_at = 0;
     while (server.listeners_count > 0)

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOG_SIZE = 64 * 1024 }; /* as much as a pipe holds on most systems */
-enum { EVENT_MAX = 256 };      /* bytes of a line of the server's own words */
+enum { LOG_SIZE = 256 * 1024 }; /* bytes, for a reader that falls behind for a moment */
+enum { EVENT_MAX = 256 };       /* bytes of a line of the server's own words */
 
 static struct {
     char bytes[LOG_SIZE];
@@ -22,13 +22,40 @@ static struct {
 } logged;
 
 /*
+ * Does standard output take PIPE_BUF bytes without blocking? Setting O_NONBLOCK instead
+ * would change it for everybody who shares it. What poll(2) cannot watch does not block
+ * for long.
+ */
+static bool stdout_has_room(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) != 0;
+}
+
+static void log_write(void)
+{
+    while (logged.start < logged.end && stdout_has_room()) {
+        size_t len = logged.end - logged.start;
+        ssize_t n = write(STDOUT_FILENO, logged.bytes + logged.start,
+                          len < PIPE_BUF ? len : PIPE_BUF);
+        if (n >= 0)
+            logged.start += (size_t)n;
+        else if (errno == EAGAIN || errno == EINTR)
+            return;
+        else
+            logged.start = logged.end; /* nobody will ever read it */
+    }
+}
+
+/*
  * Returns where to write a line of at most len bytes, or NULL if it has to be dropped.
  * After a first line all are, until the buffer is empty: so there is one gap, and
  * log_flush() tells.
  */
 static char *log_begin(size_t len)
 {
-    if (LOG_SIZE - logged.end < len && logged.start > 0) {
+    if (LOG_SIZE - logged.end < len) {
+        log_write();
         memmove(logged.bytes, logged.bytes + logged.start, logged.end - logged.start);
         logged.end -= logged.start;
         logged.start = 0;
@@ -80,32 +107,6 @@ void log_message(const char *sender, const char *text, size_t len)
     to += utf8_visible(to, text, len);
     *to++ = '\n';
     logged.end += (size_t)(to - line);
-}
-
-/*
- * Does standard output take PIPE_BUF bytes without blocking? Setting O_NONBLOCK instead
- * would change it for everybody who shares it. What poll(2) cannot watch does not block
- * for long.
- */
-static bool stdout_has_room(void)
-{
-    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
-    return poll(&out, 1, 0) != 0;
-}
-
-static void log_write(void)
-{
-    while (logged.start < logged.end && stdout_has_room()) {
-        size_t len = logged.end - logged.start;
-        ssize_t n = write(STDOUT_FILENO, logged.bytes + logged.start,
-                          len < PIPE_BUF ? len : PIPE_BUF);
-        if (n >= 0)
-            logged.start += (size_t)n;
-        else if (errno == EAGAIN || errno == EINTR)
-            return;
-        else
-            logged.start = logged.end; /* nobody will ever read it */
-    }
 }
 
 bool log_flush(void)
