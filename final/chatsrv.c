@@ -29,13 +29,13 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { READ_MAX = 16 * 1024 };      /* bytes of one client, then the next has its turn */
-enum { ACCEPT_MAX = 64 };           /* newcomers, then the clients have their turn */
-enum { FLUSH_MAX = 1024 * 1024 };   /* bytes to collect before they are sent in mid-batch */
-enum { ACCEPT_PAUSE_MS = 1000 };    /* how long to wait for a free descriptor */
-enum { DRAIN_MS = 1000 };           /* how long the end may wait for slow readers */
-enum { LOG_RETRY_MS = 100 };        /* how often to look whether the log is read again */
-enum { DESCRIPTORS_KEPT = 16 };     /* for the log, the loop, listeners and the like */
+enum { READ_MAX = 16 * 1024 };    /* bytes of one client, then the next has its turn */
+enum { ACCEPT_MAX = 64 };         /* newcomers, then the clients have their turn */
+enum { FLUSH_MAX = 1024 * 1024 }; /* bytes to collect, then they are sent in mid-batch */
+enum { ACCEPT_PAUSE_MS = 1000 };  /* how long to wait for a free descriptor */
+enum { DRAIN_MS = 1000 };         /* how long the end may wait for slow readers */
+enum { LOG_RETRY_MS = 100 };      /* how often to look whether the log is read again */
+enum { DESCRIPTORS_KEPT = 16 };   /* for the log, the loop, listeners and the like */
 enum { DESCRIPTORS_MACOS = 10240 }; /* the most that macOS grants */
 
 static const char GREETING[] = "Welcome to the chat!\n";
