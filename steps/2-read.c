@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -143,6 +144,9 @@ static int listener_open(in_port_t port)
         err(1, "socket");
     /* Else the port stays taken for minutes by connections that the last run closed. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+        err(1, "setsockopt");
+    /* Accepted sockets inherit this: what is sent leaves at once, however little. */
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         err(1, "setsockopt");
     if (bind(fd, (struct sockaddr *)&address, len) < 0)
         err(1, "bind port %d", port);

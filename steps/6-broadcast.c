@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,7 +208,7 @@ static void on_readable(struct client *client)
         client_close(client, n == 0 ? "end of file" : strerror(errno));
 }
 
-/* One send an event. Room there mostly is, so the loop watches for it only on demand. */
+/* One send an event. There mostly is room, so the loop watches for it only on demand. */
 static void on_writable(struct client *client)
 {
     ssize_t n = send(client->fd, client->out, client->out_len, 0);
@@ -246,6 +247,9 @@ static int listener_open(in_port_t port)
         err(1, "socket");
     /* Else the port stays taken for minutes by connections that the last run closed. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+        err(1, "setsockopt");
+    /* Accepted sockets inherit this: what is sent leaves at once, however little. */
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         err(1, "setsockopt");
     if (bind(fd, (struct sockaddr *)&address, len) < 0)
         err(1, "bind port %d", port);
