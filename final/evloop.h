@@ -1,5 +1,5 @@
 /*
- * evloop.h - an event loop on epoll (Linux) or kqueue (macOS, BSD), chosen at compile time
+ * evloop.h - an event loop on epoll (Linux) or kqueue (macOS, BSD), chosen when compiled
  *
  * Interface: a loop watches descriptors. For each one the program says what it is
  * interested in (EVLOOP_READ, EVLOOP_WRITE or both) and hands over a pointer, data, that
@@ -7,7 +7,8 @@
  * blocking.
  *
  *   - Level-triggered: what a handler leaves undone is reported again by the next wait.
- *   - Errors and hang-ups are reported as EVLOOP_READ: the next read tells what happened.
+ *   - Errors and hang-ups count as readable: the next read tells what happened. Without
+ *     interest in reading epoll does the same; kqueue says writable, and a write tells.
  *   - The caller remembers each descriptor's interest and passes it as `old`; the loop
  *     keeps nothing but its own descriptor: no memory, and close(2) releases it.
  *   - An interest of 0 means that the descriptor is not watched at all.
@@ -116,12 +117,16 @@ static inline int evloop_mod(int loop, int fd, int old, int interest, void *data
     struct kevent changes[2];
     int n = 0;
 
-    if (differ & EVLOOP_READ)
-        EV_SET(&changes[n++], (uintptr_t)fd, EVFILT_READ,
+    if (differ & EVLOOP_READ) {
+        EV_SET(&changes[n], (uintptr_t)fd, EVFILT_READ,
                interest & EVLOOP_READ ? EV_ADD : EV_DELETE, 0, 0, data);
-    if (differ & EVLOOP_WRITE)
-        EV_SET(&changes[n++], (uintptr_t)fd, EVFILT_WRITE,
+        n++; /* not in EV_SET: as a macro it may evaluate this more than once */
+    }
+    if (differ & EVLOOP_WRITE) {
+        EV_SET(&changes[n], (uintptr_t)fd, EVFILT_WRITE,
                interest & EVLOOP_WRITE ? EV_ADD : EV_DELETE, 0, 0, data);
+        n++;
+    }
     return n == 0 ? 0 : kevent(loop, changes, n, NULL, 0, NULL);
 }
 

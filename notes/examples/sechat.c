@@ -1,0 +1,311 @@
+/*
+ * sechat.c - "simple epoll chat": clients have numbers, and nobody hears himself
+ *
+ * The chat of step 6 with other rules. Each client gets a number on connecting, 1, 2, 3,
+ * and never again the same one; a message goes to all but its sender, as
+ * "Client #1>> message". It is made to hold ten thousand clients at once: the limit of
+ * descriptors is raised as far as the system lets it, and a client costs little memory.
+ *
+ * Left out, as in step 6: a bound on what waits for slow readers.
+ *
+ * Run:  sechat [port]                0, or none: any free port; 127.0.0.1 only; stop: ^C
+ *       nc localhost PORT            in two terminals
+ * See:  Welcome to seChat! You are Client #2
+ *       Client #1>> hello
+ *       `diff steps/6-broadcast.c notes/examples/sechat.c`: the other rules.
+ */
+#include "evloop.h"
+
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+enum { ACCEPT_PAUSE_MS = 1000 }; /* how long to wait for a free descriptor */
+enum { MESSAGE_MAX = 1024 };     /* bytes, newline excluded; a longer line is cut */
+enum { READ_MAX = 4096 };        /* bytes of one client, then the next has its turn */
+enum { PREFIX_MAX = 32 };        /* holds "Client #2147483647>> " */
+
+static struct {
+    int loop;
+    int listener;
+    int interest; /* what the loop watches the listener for; 0 in a pause */
+    int last;     /* the number that was given last */
+    int present;  /* how many clients there are */
+    struct client *clients;
+} server;
+
+struct client {
+    int fd;
+    int number;
+    int interest;           /* what the loop watches fd for */
+    char line[MESSAGE_MAX]; /* the message that is being received, */
+    size_t line_len;        /* so far */
+    const char *out;        /* the bytes that wait to be sent, */
+    size_t out_len;         /* so many */
+    char *buffer;           /* where they wait */
+    size_t buffer_end;      /* where free space begins in it */
+    size_t buffer_size;
+    struct client *prev, *next;
+};
+
+/* Gives a client up, whoever is using it: on_readable() will see the end and close it. */
+static void client_fail(struct client *client, const char *call)
+{
+    warn("Client #%d: %s", client->number, call);
+    client->out_len = 0;
+    shutdown(client->fd, SHUT_RDWR);
+}
+
+static void client_watch(struct client *client, int interest)
+{
+    if (evloop_mod(server.loop, client->fd, client->interest, interest, client) < 0)
+        client_fail(client, "evloop_mod");
+    else
+        client->interest = interest;
+}
+
+/* Makes room for len more bytes. Doubling the size makes copying rare. */
+static int buffer_reserve(struct client *client, size_t len)
+{
+    size_t size = 2 * (client->out_len + len);
+    char *buffer;
+
+    if (len <= client->buffer_size - client->buffer_end)
+        return 0;
+    if ((buffer = malloc(size)) == NULL)
+        return -1;
+    memcpy(buffer, client->out, client->out_len);
+    free(client->buffer);
+    client->out = client->buffer = buffer;
+    client->buffer_end = client->out_len;
+    client->buffer_size = size;
+    return 0;
+}
+
+/* Queues bytes behind those that wait: the socket may have no room for them now. */
+static void client_send(struct client *client, const char *bytes, size_t len)
+{
+    if (buffer_reserve(client, len) < 0) {
+        client_fail(client, "malloc");
+        return;
+    }
+    memcpy(client->buffer + client->buffer_end, bytes, len);
+    client->buffer_end += len;
+    client->out_len += len;
+    client_watch(client, EVLOOP_READ | EVLOOP_WRITE);
+}
+
+/* Makes a client of a connection that has just been accepted. */
+static void client_open(int fd)
+{
+    char greeting[64];
+    struct client *client = calloc(1, sizeof *client);
+
+    if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
+        evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
+        warn("a new client");
+        free(client);
+        close(fd);
+        return;
+    }
+    client->fd = fd;
+    client->out = "";
+    client->number = ++server.last;
+    client->interest = EVLOOP_READ;
+    client->next = server.clients;
+    if (client->next != NULL)
+        client->next->prev = client;
+    server.clients = client;
+    printf("Client #%d connected, %d present\n", client->number, ++server.present);
+    snprintf(greeting, sizeof greeting, "Welcome to seChat! You are Client #%d\n",
+             client->number);
+    client_send(client, greeting, strlen(greeting));
+}
+
+/* Ends a client: the one place where its descriptor and its memory are released. */
+static void client_close(struct client *client, const char *reason)
+{
+    printf("Client #%d left (%s), %d present\n", client->number, reason,
+           --server.present);
+    if (client->next != NULL)
+        client->next->prev = client->prev;
+    if (client->prev != NULL)
+        client->prev->next = client->next;
+    else
+        server.clients = client->next;
+    evloop_del(server.loop, client->fd, client->interest);
+    close(client->fd);
+    free(client->buffer);
+    free(client);
+}
+
+/* Changes what the loop watches the listener for; if that fails, the next call may do. */
+static void listener_watch(int interest)
+{
+    if (evloop_mod(server.loop, server.listener, server.interest, interest, NULL) == 0)
+        server.interest = interest;
+}
+
+/*
+ * One accept an event: who else waits is reported again. Without a free descriptor that
+ * never ends, so the loop then looks away from the listener for a while.
+ */
+static void on_connection(void)
+{
+    int fd = accept(server.listener, NULL, NULL);
+
+    if (fd >= 0) {
+        client_open(fd);
+    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        warn("accept");
+        listener_watch(0);
+    }
+}
+
+/* The message is put together once; every other client gets a copy. */
+static void on_message(struct client *client, const char *text, size_t len)
+{
+    char message[PREFIX_MAX + MESSAGE_MAX + 1];
+    int prefix_len = snprintf(message, PREFIX_MAX, "Client #%d>> ", client->number);
+    size_t end = (size_t)prefix_len + len;
+
+    memcpy(message + prefix_len, text, len);
+    message[end++] = '\n';
+    for (struct client *to = server.clients; to != NULL; to = to->next)
+        if (to != client)
+            client_send(to, message, end);
+}
+
+/* A read brings any piece of the stream: a part of a message, or many messages. */
+static void on_bytes(struct client *client, const char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (bytes[i] == '\n' || client->line_len == MESSAGE_MAX) {
+            on_message(client, client->line, client->line_len);
+            client->line_len = 0;
+        }
+        if (bytes[i] != '\n')
+            client->line[client->line_len++] = bytes[i];
+    }
+}
+
+/* One read an event: what is left is reported again, after the others had their turn. */
+static void on_readable(struct client *client)
+{
+    char bytes[READ_MAX];
+    ssize_t n = recv(client->fd, bytes, sizeof bytes, 0);
+
+    if (n > 0)
+        on_bytes(client, bytes, (size_t)n);
+    else if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return; /* nothing has come yet: the loop will tell */
+    else
+        client_close(client, n == 0 ? "end of file" : strerror(errno));
+}
+
+/* One send an event. Room there mostly is, so the loop watches for it only on demand. */
+static void on_writable(struct client *client)
+{
+    ssize_t n = send(client->fd, client->out, client->out_len, 0);
+
+    if (n >= 0) {
+        client->out += n;
+        client->out_len -= (size_t)n;
+    } else if (errno != EAGAIN && errno != EINTR) {
+        client_fail(client, "send");
+    }
+    if (client->out_len == 0)
+        client_watch(client, EVLOOP_READ);
+}
+
+static void on_event(void *data, int ready)
+{
+    if (data == NULL) { /* the listener's */
+        on_connection();
+        return;
+    }
+    if (ready & EVLOOP_WRITE) /* first, for reading may close the client */
+        on_writable(data);
+    if (ready & EVLOOP_READ)
+        on_readable(data);
+}
+
+/* Returns a socket that listens on the port of 127.0.0.1. */
+static int listener_open(in_port_t port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    socklen_t len = sizeof address;
+    int on = 1;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd < 0)
+        err(1, "socket");
+    /* Else the port stays taken for minutes by connections that the last run closed. */
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+        err(1, "setsockopt");
+    if (bind(fd, (struct sockaddr *)&address, len) < 0)
+        err(1, "bind port %d", port);
+    if (listen(fd, SOMAXCONN) < 0)
+        err(1, "listen");
+    /* A visitor may be gone again by the time of accept(), which would then block. */
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+        err(1, "fcntl");
+    if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
+        err(1, "getsockname");
+    printf("listening on port %d\n", ntohs(address.sin_port)); /* given 0, a free one */
+    return fd;
+}
+
+static in_port_t port_parse(int argc, char **argv)
+{
+    char *end = "";
+    long port = argc > 1 ? strtol(argv[1], &end, 10) : 0;
+
+    if (argc > 2 || end == argv[1] || *end != '\0' || port < 0 || port > 65535)
+        errx(2, "usage: sechat [port]");
+    return (in_port_t)port;
+}
+
+/* Asks for as many descriptors as are to be had; if that fails, there are fewer. */
+static void limit_raise(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        err(1, "getrlimit");
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        warn("setrlimit");
+}
+
+int main(int argc, char **argv)
+{
+    in_port_t port = port_parse(argc, argv);
+
+    setvbuf(stdout, NULL, _IOLBF, 0); /* the log leaves line by line, into a pipe too */
+    signal(SIGPIPE, SIG_IGN);         /* to send to a departed client is just an error */
+    limit_raise();
+    if ((server.loop = evloop_open()) < 0)
+        err(1, "evloop_open");
+    server.listener = listener_open(port);
+    listener_watch(EVLOOP_READ);
+    for (;;) {
+        /* One event a time: handling it may free a client that a second one is about. */
+        struct evloop_event event;
+        int timeout = server.interest ? -1 : ACCEPT_PAUSE_MS;
+        int n = evloop_wait(server.loop, &event, 1, timeout);
+        if (n < 0)
+            err(1, "evloop_wait");
+        listener_watch(EVLOOP_READ);
+        if (n > 0)
+            on_event(event.data, event.ready);
+    }
+}

@@ -1,0 +1,227 @@
+/*
+ * expect.h - what the tests of the event loop share: checks, and things to wait for
+ *
+ * Interface:
+ *   EXPECT(got, want)   two integers have to be equal
+ *   FAILS(call, error)  a call has to return -1 with that errno
+ *   checks_start()      to be called first; ends a test that hangs
+ *   checks_done()       prints how many checks there were and returns the exit status
+ *
+ * A check that fails prints where, what it got and what was expected, and exits with 1.
+ * So does everything here that the system refuses. All descriptors are nonblocking.
+ */
+#ifndef EXPECT_H
+#define EXPECT_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEADLINE_S = 60 }; /* for a whole test: it takes seconds, under valgrind too */
+enum { SOON_MS = 10000 }; /* for what has to come, but through the network */
+enum { TICKS = 500 };
+
+#define EXPECT(got, want) expect_equal(__FILE__, __LINE__, #got, (got), (want))
+#define FAILS(call, error)                                                               \
+    do {                                                                                 \
+        long result_ = (call);                                                           \
+        int error_ = errno;                                                              \
+        expect_equal(__FILE__, __LINE__, #call, result_, -1);                            \
+        expect_equal(__FILE__, __LINE__, "errno of " #call, error_, (error));            \
+    } while (0)
+
+static int checks;
+static char hang_message[200]; /* written by a signal handler, so made ready before */
+
+static inline void expect_equal(const char *file, int line, const char *what, long got,
+                                long want)
+{
+    checks++;
+    if (got == want) {
+        snprintf(hang_message, sizeof hang_message,
+                 "%s:%d: %s: and the next call hangs\n", file, line, what);
+        return;
+    }
+    fprintf(stderr, "%s:%d: %s is %ld, expected %ld\n", file, line, what, got, want);
+    exit(1);
+}
+
+/* Returns what a call returned, or ends the test if it was -1. */
+static inline int must(int result, const char *call)
+{
+    if (result >= 0)
+        return result;
+    perror(call);
+    exit(1);
+}
+
+static volatile sig_atomic_t alarms_left = 1; /* the last one ends the test */
+
+static inline void on_alarm(int signal_number)
+{
+    (void)signal_number;
+    if (--alarms_left > 0)
+        return;
+    _exit(write(STDERR_FILENO, hang_message, strlen(hang_message)) < 0 ? 2 : 1);
+}
+
+static inline void checks_start(void)
+{
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+
+    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGALRM, &action, NULL);
+    alarm(DEADLINE_S);
+}
+
+static inline int checks_done(void)
+{
+    printf("ok %d checks\n", checks);
+    return 0;
+}
+
+/* ---- time ---- */
+
+static inline long now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Checks "not earlier", as far as clocks agree. How much later is the machine's own. */
+#define EXPECT_WAITED(since, ms) EXPECT(now_ms() - (since) >= (ms)-5, 1)
+
+/* Sends a SIGALRM every 20 ms from now on, for ten seconds at most. */
+static inline void ticks_start(void)
+{
+    struct itimerval timer = {.it_interval.tv_usec = 20000, .it_value.tv_usec = 20000};
+
+    alarms_left = TICKS;
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* Ends that, and returns how many there were. */
+static inline int ticks_stop(void)
+{
+    struct itimerval timer = {.it_value.tv_sec = DEADLINE_S};
+    int seen;
+
+    setitimer(ITIMER_REAL, &timer, NULL);
+    seen = TICKS - alarms_left;
+    alarms_left = 1;
+    return seen;
+}
+
+/* ---- descriptors ---- */
+
+static inline int nonblocking(int fd)
+{
+    must(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK), "fcntl");
+    return fd;
+}
+
+/* The reading end and the writing end. */
+static inline void pair_pipe(int fd[2])
+{
+    must(pipe(fd), "pipe");
+    nonblocking(fd[0]);
+    nonblocking(fd[1]);
+}
+
+/* Two ends of a stream; what one does, the other one sees at once. */
+static inline void pair_local(int fd[2])
+{
+    must(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), "socketpair");
+    nonblocking(fd[0]);
+    nonblocking(fd[1]);
+}
+
+/* A listening socket on a free port of 127.0.0.1; the address is filled in. */
+static inline int listener_open(struct sockaddr_in *address)
+{
+    socklen_t length = sizeof *address;
+    int fd = nonblocking(must(socket(AF_INET, SOCK_STREAM, 0), "socket"));
+
+    memset(address, 0, sizeof *address);
+    address->sin_family = AF_INET;
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    must(bind(fd, (struct sockaddr *)address, length), "bind");
+    must(listen(fd, 8), "listen");
+    must(getsockname(fd, (struct sockaddr *)address, &length), "getsockname");
+    return fd;
+}
+
+static inline int client_open(const struct sockaddr_in *address)
+{
+    int fd = must(socket(AF_INET, SOCK_STREAM, 0), "socket");
+
+    must(connect(fd, (const struct sockaddr *)address, sizeof *address), "connect");
+    return nonblocking(fd);
+}
+
+/* Two ends of a TCP connection: what one does, the other one sees soon. */
+static inline void pair_tcp(int fd[2])
+{
+    struct sockaddr_in address;
+    int listener = listener_open(&address);
+
+    fd[1] = client_open(&address);
+    fcntl(listener, F_SETFL, 0); /* wait for it */
+    fd[0] = nonblocking(must(accept(listener, NULL, NULL), "accept"));
+    must(close(listener), "close");
+}
+
+/* Closes a TCP connection by a reset. */
+static inline void close_reset(int fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+
+    must(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), "setsockopt");
+    must(close(fd), "close");
+}
+
+static inline void close_both(const int fd[2])
+{
+    must(close(fd[0]), "close");
+    must(close(fd[1]), "close");
+}
+
+static inline void put(int fd, const char *bytes, size_t length)
+{
+    EXPECT(write(fd, bytes, length), (long)length);
+}
+
+/* Writes until there is not room for one byte more. */
+static inline void fill(int fd)
+{
+    static const char zeros[65536];
+
+    for (size_t piece = sizeof zeros; piece > 0; piece /= 2)
+        while (write(fd, zeros, piece) > 0) {
+        }
+    EXPECT(errno, EAGAIN);
+}
+
+/* Reads until there is nothing. */
+static inline void drain(int fd)
+{
+    char bytes[65536];
+
+    while (read(fd, bytes, sizeof bytes) > 0) {
+    }
+    EXPECT(errno, EAGAIN);
+}
+
+#endif
