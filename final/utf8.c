@@ -1,5 +1,5 @@
 /*
- * utf8: see utf8.h. Linux, macOS and the BSDs.
+ * utf8 - see utf8.h. Systems: Linux, macOS and the BSDs.
  * The ranges are those of RFC 3629, section 4.
  */
 #include "utf8.h"

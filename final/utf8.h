@@ -1,6 +1,5 @@
 /*
- * utf8: what bytes from strangers mean as UTF-8, and how to show them safely.
- * Linux, macOS and the BSDs.
+ * utf8 - what bytes from strangers mean as UTF-8, and how to show them safely.
  *
  * Pure functions: no locale, no state, no heap. The server's log and the client's screen
  * use them, so that a message can neither forge a log line nor give orders to a terminal.

@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+"""Runs the tests.
+
+    make test                        those that need only cc, make and python3
+    make check                       all of them, as CI does
+    make check ONLY=lint             those whose names contain this
+    python3 tests/check.py check -l  lists the jobs
+
+The jobs are in the table below. First the programs that they name are built, then the jobs run,
+two at a time, and in the end, one by one, those that want the machine to themselves. A job that
+fails shows all that it said. What cannot run here is listed; with CI set in the environment it
+counts as failed.
+"""
+import concurrent.futures
+import contextlib
+import functools
+import os
+import pathlib
+import platform
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = "build/check"       # seen from ROOT, where the jobs run: a path without spaces
+MAKE = os.environ.get("MAKE") or "make"
+LINUX = platform.system() == "Linux"
+
+
+# ---- What is built -----------------------------------------------------------------------------
+
+SANITIZED = "CFLAGS=-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+STRICT = "CFLAGS=-O2 -Werror"
+
+# A variant is a way to compile: what to tell make.
+VARIANTS = {
+    "native": [],
+    "kqueue": ["BACKEND=kqueue"],
+    "asan": [SANITIZED],
+    "asan-kqueue": [SANITIZED, "BACKEND=kqueue"],
+    "gcc": ["CC=gcc", STRICT],
+    "gcc-kqueue": ["CC=gcc", STRICT, "BACKEND=kqueue"],
+    "clang": ["CC=clang", STRICT],
+    "clang-kqueue": ["CC=clang", STRICT, "BACKEND=kqueue"],
+}
+
+FINAL = ["chatsrv", "chatcl"]                   # built by final/Makefile
+FOLDERS = {"steps": "../steps/*.c",             # folders of programs, one for each source
+           "examples": "../notes/examples/*.c"}
+PROGRAMS = {                                    # the others; all paths are seen from tests/
+    "chatload": "chatload*.c",
+    "edit_test": "edit_test.c ../final/edit.c ../final/utf8.c",
+    "evloop_test": "evloop_test.c",
+    "feed_test": "feed_test.c ../final/feed.c",
+    "floor": "floor.c",
+    "kqueue_test": "kqueue/kqueue_test.c",
+    "lines_test": "lines_test.c ../final/lines.c",
+    "utf8_test": "utf8_test.c ../final/utf8.c",
+}
+
+
+# ---- The jobs ----------------------------------------------------------------------------------
+
+class Job(NamedTuple):
+    name: str
+    command: str            # for the shell; {VARIANT/PROGRAM} in it is built before
+    tests: str = ""         # which of the command's tests
+    needs: str = ""         # tools besides cc, make and python3
+    alone: bool = False     # it keeps both processors busy
+    limit: int = 300        # seconds; many times what it needs
+
+
+def test_jobs() -> Iterator[Job]:
+    """What `make test` runs."""
+    yield from loop_jobs("native")
+    if LINUX:
+        yield from loop_jobs("kqueue")
+        yield Job("kqueue", "{kqueue/kqueue_test}")
+    yield from other_jobs("native")
+    yield Job("chatload", "CHATLOAD={native/chatload} CHATSRV_TEST_SERVER='{native/chatsrv} {port}'"
+                          " python3 tests/chatload_test.py")
+    yield Job("notes", "python3 tests/notes.py check")
+    yield Job("submit", "python3 tests/submit_test.py")
+    yield Job("make", "python3 tests/make_test.py make")
+
+
+def loop_jobs(variant: str) -> Iterator[Job]:
+    """Of one variant, what the event loop has a part in."""
+    yield Job(f"final {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+                                  " python3 tests/test.py" % variant)
+    yield Job(f"step 6 {variant}", "CHATSRV_TEST_SERVER='{%s/steps}/6-broadcast {port}'"
+                                   " python3 tests/test.py" % variant, tests="TestRules")
+    yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/steps_test.py" % variant,
+              tests="Stages Sources Resources")
+    yield Job(f"examples {variant}", "EXAMPLES={%s/examples} python3 tests/examples_test.py"
+                                     % variant)
+    yield Job(f"model {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+                                  " python3 tests/model_test.py" % variant)
+    yield Job(f"evloop {variant}", "{%s/evloop_test}" % variant)
+
+
+def other_jobs(variant: str) -> Iterator[Job]:
+    """And what it has none in."""
+    for name in ("edit", "feed", "lines", "utf8"):
+        yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
+    yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl} python3 tests/chatcl_test.py" % variant)
+
+
+def check_jobs() -> Iterator[Job]:
+    """What `make check` runs."""
+    yield from test_jobs()
+    yield Job("faults", "python3 tests/faults_test.py")
+    yield from loop_jobs("asan")
+    yield from loop_jobs("asan-kqueue")
+    yield from other_jobs("asan")
+    yield Job("kqueue asan", "{asan-kqueue/kqueue_test}")
+    yield Job("fuzz", "python3 tests/fuzz/fuzz.py", needs="clang", alone=True)
+    yield Job("floods asan", "CHATSRV_TEST_SERVER='{asan/chatsrv} {options} {port}'"
+                             " python3 tests/flood_test.py", tests="Floods", alone=True)
+    yield Job("floods native", "CHATSRV_TEST_SERVER='{native/chatsrv} {options} {port}'"
+                               " python3 tests/flood_test.py", tests="Bounds", alone=True)
+    yield Job("valgrind steps", "STEPS={native/steps} python3 tests/steps_test.py",
+              tests="Valgrind", needs="valgrind")
+    yield Job("valgrind final",     # in these tests the server ends by itself, and has to say 0
+              "CHATSRV_TEST_DEADLINE=30 CHATSRV_TEST_SERVER='valgrind -q --leak-check=full"
+              " --error-exitcode=99 {native/chatsrv} {options} {port}' python3 tests/test.py",
+              tests="TestExtras.test_sigterm TestExtras.test_sigint TestExtras.test_overflow"
+                    " TestExtras.test_sigterm_stalled", needs="valgrind")
+    for variant in ("gcc", "gcc-kqueue", "clang", "clang-kqueue"):
+        everything = [*FINAL, *FOLDERS, *PROGRAMS]
+        if "kqueue" not in variant:
+            everything.remove("kqueue_test")
+        yield Job(f"warnings {variant}",    # to be built is all they have to do
+                  "ls " + " ".join("{%s/%s}" % (variant, program) for program in everything),
+                  needs=variant.split("-")[0])
+    yield from lint_jobs()
+    yield Job("make bmake", "python3 tests/make_test.py bmake", needs="bmake")
+    yield Job("mutants", "python3 tests/mutants.py", alone=True, limit=600)
+
+
+def lint_jobs() -> Iterator[Job]:
+    sources = "final/*.c steps/*.c tests/*.c tests/kqueue/*.c tests/fuzz/*.c notes/examples/*.c"
+    headers = "final/*.h tests/*.h tests/kqueue/*.h tests/kqueue/sys/*.h notes/examples/*.h"
+    flags = "-std=c11 -D_DEFAULT_SOURCE -D_DARWIN_C_SOURCE -Ifinal -isystem tests/kqueue"
+    tidy = "xargs -P 2 -I{} clang-tidy --quiet {} -- " + flags
+    yield Job("lint clang-format", f"clang-format --dry-run -Werror {sources} {headers}",
+              needs="clang-format")
+    yield Job("lint clang-tidy", f"ls {sources} | {tidy}", needs="clang-tidy", alone=True)
+    yield Job("lint clang-tidy kqueue", f"ls steps/6*.c final/chatsrv.c | {tidy} -DEVLOOP_KQUEUE",
+              needs="clang-tidy")
+    yield Job("lint cppcheck", "cppcheck -q --error-exitcode=1 --inline-suppr --std=c11 -Ifinal"
+                               f" --enable=warning,performance,portability {sources}",
+              needs="cppcheck")
+    yield Job("lint python", "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
+                             '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
+                             " sys.argv[1:]]' tests/*.py")
+
+
+# ---- Building and running ----------------------------------------------------------------------
+
+class Result(NamedTuple):
+    name: str
+    passed: bool
+    output: str = ""
+    seconds: float = 0
+
+
+ENVIRONMENT = {name: value for name, value in os.environ.items()
+               if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}     # of the make above us
+ENVIRONMENT["PYTHONDONTWRITEBYTECODE"] = "1"
+running: Set[subprocess.Popen] = set()
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Ends a job and all that it started. A Python program gets a moment to end its servers."""
+    running.remove(process)
+    with contextlib.suppress(ProcessLookupError, PermissionError):      # nobody is left
+        os.killpg(process.pid, signal.SIGINT)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run(name: str, command: str, limit: int = 300, root: pathlib.Path = ROOT) -> Result:
+    started = time.monotonic()
+    python = shlex.quote(sys.executable)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            ["sh", "-c", re.sub(r"\bpython3\b", lambda _: python, command)], cwd=root,
+            env=ENVIRONMENT, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT)
+        running.add(process)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(limit)
+        late = process.returncode is None
+        with contextlib.suppress(KeyError):     # after an interrupt, it is being killed already
+            kill(process)
+        output.seek(0)
+        text = output.read().decode(errors="backslashreplace")
+    if late:
+        text += f"\nstopped: it took more than {limit} s"
+    return Result(name, process.returncode == 0 and not late, text, time.monotonic() - started)
+
+
+@functools.lru_cache(None)
+def flags(variant: str) -> List[str]:
+    """How to compile, and what follows the sources: by the Makefile, which may have been given
+    other flags than its own."""
+    asked = subprocess.run([MAKE, "-s", "flags", *VARIANTS[variant]], cwd=ROOT, check=True,
+                           stdout=subprocess.PIPE, universal_newlines=True)
+    return asked.stdout.splitlines()
+
+
+def build(variant: str, programs: Iterable[str], root: pathlib.Path = ROOT) -> Result:
+    """Builds anew, and goes on after an error: not all jobs need all programs."""
+    compiler, link = flags(variant)
+    folder = f"../{BUILD}/{variant}"
+    commands = [f"mkdir -p {folder}"]
+    for program in programs:
+        target = f"{folder}/{program}"
+        commands.append(f"rm -rf {target}")
+        if program in FINAL:
+            commands.append(f"(cd ../final && {MAKE} B={folder} {target}"
+                            f" COMPILE={shlex.quote(compiler)} LINK={shlex.quote(link)})")
+        elif program in PROGRAMS:
+            commands.append(f"{compiler} -o {target} {PROGRAMS[program]} {link}")
+        else:
+            commands.append(f"mkdir {target} && for c in {FOLDERS[program]}; do b=${{c##*/}};"
+                            f" {compiler} -I../final -o {target}/${{b%.c}} $c {link}"
+                            f" || exit 1; done")
+    script = "cd tests; status=0;\n" + "".join(f"({c}) || status=1\n" for c in commands)
+    return run(f"build {variant}", script + "exit $status", root=root)
+
+
+def programs_of(job: Job) -> List[str]:
+    return re.findall(r"\{(\w[\w-]*/\w+)\}", job.command)
+
+
+def programs_by_variant(jobs: Iterable[Job]) -> Dict[str, List[str]]:
+    wanted: Dict[str, Set[str]] = {}
+    for variant, program in (name.split("/") for job in jobs for name in programs_of(job)):
+        wanted.setdefault(variant, set()).add(program)
+    return {variant: sorted(programs) for variant, programs in wanted.items()}
+
+
+def run_job(job: Job, root: pathlib.Path = ROOT) -> Result:
+    command = f"{job.command} {job.tests}"
+    for program in programs_of(job):
+        if not (root / BUILD / program).exists():
+            return Result(job.name, False, f"{program} could not be built")
+        command = command.replace(f"{{{program}}}", f"{BUILD}/{program}")
+    return run(job.name, command, job.limit, root)
+
+
+def missing_tools(job: Job) -> List[str]:
+    return [tool for tool in job.needs.split() if not shutil.which(tool)]
+
+
+# ---- The report --------------------------------------------------------------------------------
+
+def report(results: Iterable[Result]) -> Iterator[bool]:
+    """Prints a line for each result as it comes in, and what a failed job said."""
+    for result in results:
+        skipped = re.search(r"skipped=(\d+)", result.output)
+        print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}  ({result.seconds:.1f} s)"
+              + (f"  {skipped[1]} skipped" if skipped else ""), flush=True)
+        if not result.passed:
+            print(textwrap.indent(result.output, "      "), flush=True)
+        yield result.passed
+
+
+def in_parallel(tasks: Iterable) -> Iterator[Result]:
+    """Calls the tasks, two at a time; yields what they return, in the order they end."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for future in concurrent.futures.as_completed([pool.submit(task) for task in tasks]):
+            yield future.result()
+
+
+def run_all(jobs: List[Job]) -> List[bool]:
+    passed = list(report(in_parallel(functools.partial(build, variant, programs)
+                                     for variant, programs in programs_by_variant(jobs).items())))
+    passed += report(in_parallel(functools.partial(run_job, job)
+                                 for job in jobs if not job.alone))
+    passed += report(run_job(job) for job in jobs if job.alone)
+    return passed
+
+
+def main() -> int:
+    which = {"test": test_jobs, "check": check_jobs}.get(" ".join(sys.argv[1:2]))
+    if not which:
+        print(__doc__)
+        return 2
+    names = [name for name in sys.argv[2:] if name != "-l"]
+    jobs = [job for job in which() if not names or any(name in job.name for name in names)]
+    if not jobs:
+        print(f"no job's name contains {' or '.join(names)}")
+        return 2
+    if "-l" in sys.argv:
+        print(*(f"{job.name:22} {job.command} {job.tests}" for job in jobs), sep="\n")
+        return 0
+    able = [job for job in jobs if not missing_tools(job)]
+    passed = run_all(able)
+    unable = [job for job in jobs if job not in able]
+    if unable:
+        print("not run:")
+    for job in unable:
+        print(f"      {job.name}: {', '.join(missing_tools(job))} is not installed")
+    if os.environ.get("CI"):
+        passed += [False] * len(unable)
+    print(f"{passed.count(True)} passed, {passed.count(False)} failed")
+    return 0 if all(passed) else 1
+
+
+def interrupt(*_) -> None:
+    for process in list(running):
+        kill(process)
+    print("interrupted", flush=True)
+    os._exit(130)
+
+
+def until_interrupted(program: Callable[[], int]) -> int:
+    """Calls the program; a signal ends all that it has started."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    return program()
+
+
+if __name__ == "__main__":
+    sys.exit(until_interrupted(main))

@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Tests the steps as steps: each does what it says, no more, and little differs from the last.
+
+    STEPS=DIR python3 tests/steps_test.py [CLASS[.TEST]]
+
+STEPS is the folder with the six programs, named as their sources: 1-accept and so on. `make test`
+builds them and runs this for both backends.
+"""
+import difflib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from typing import List, Tuple
+
+import test                             # tests/test.py, not Python's own
+from test import ACCEPTED, DEADLINE, LINUX, TERMINATED, Server, processes
+
+SOURCES = sorted((pathlib.Path(__file__).resolve().parent.parent / "steps").glob("[1-6]-*.c"))
+STEPS = pathlib.Path(os.environ.get("STEPS", "build/check/native/steps"))
+VISITS = 10000
+GROWTH_MAX = 128 << 10                  # bytes of memory, so not even 16 a visit
+
+
+def program(number: int) -> str:
+    return str(STEPS / SOURCES[number - 1].stem)
+
+
+def run_tests(number: int, names: List[str], deadline: int) -> Tuple[int, str]:
+    """Runs tests of test.py on a step, and waits at most deadline seconds for any one thing.
+
+    Returns the exit status and what was said. On ^C, run() would kill test.py before it has ended
+    its servers.
+    """
+    with subprocess.Popen(
+            [sys.executable, test.__file__, "--server", program(number) + " {port}", *names],
+            env={**os.environ, "CHATSRV_TEST_DEADLINE": str(deadline)}, universal_newlines=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        said = process.communicate()[0]
+    return process.returncode, said
+
+
+class Stages(unittest.TestCase):
+    """Step N has reached stage N, and not the next one."""
+
+    def test_reached(self):
+        for number in range(1, 7):
+            with self.subTest(step=number):
+                names = [f"Test{stage}" for stage in range(1, number + 1)]
+                status, said = run_tests(number, names, deadline=10)
+                self.assertEqual(status, 0, said)
+
+    def test_not_reached(self):
+        for number in range(1, 6):
+            with self.subTest(step=number):
+                status, said = run_tests(number, [f"Test{number + 1}", "-f"], deadline=1)
+                self.assertEqual(status, 1, said)
+                self.assertIn(f"Stage {number + 1}: ", said)    # a verdict, no error
+
+
+class Sources(unittest.TestCase):
+    """What a reader sees."""
+
+    def test_differences(self):
+        for old, new in zip(SOURCES, SOURCES[1:]):
+            with self.subTest(step=new.name):
+                diff = list(difflib.unified_diff(old.read_text().splitlines(),
+                                                 new.read_text().splitlines(), n=3))[2:]
+                hunks, added, removed = (sum(line[0] == mark for line in diff) for mark in "@+-")
+                self.assertLessEqual(added + removed, 110 if new.name[0] == "2" else 45)
+                self.assertLessEqual(hunks, 6)
+                self.assertGreaterEqual(added / (added + removed), 0.8)
+
+    def test_headers(self):
+        for source in SOURCES:
+            with self.subTest(step=source.name):
+                number, name = source.stem.split("-")
+                header = source.read_text().split("*/")[0]
+                self.assertRegex(header, rf"^/\*\n \* Step {number}: {name}\. ")
+                self.assertRegex(header, r"\n \* (Not yet|Left to final/): ")
+                self.assertRegex(header, r"\n \* Systems: Linux \(epoll\), macOS and BSD")
+
+
+@unittest.skipUnless(LINUX, "descriptors and memory are looked up in /proc")
+class Resources(unittest.TestCase):
+    """Visitors who come and go leave nothing behind, from step 3 on."""
+
+    def visit(self, server: Server, count: int) -> None:
+        """Visitors come and go, one by one: with a message, half a one, by FIN and by reset."""
+        gone = server.log.count(TERMINATED)
+        for number in range(count):
+            peer = server.connect()
+            peer.send((b"", b"whole\n", b"half")[number % 3])
+            if number % 2:
+                peer.reset()
+            else:
+                peer.sock.close()
+        server.peers.clear()
+        server.expect_log(TERMINATED, gone + count)
+        end = time.monotonic() + DEADLINE       # the last one is logged, but closed?
+        while processes(server.process.pid)[0].state != "S" and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def test_visits(self):
+        for number in range(3, 7):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                self.visit(server, 200)
+                descriptors, memory = server.descriptors(), server.memory("VmRSS")
+                self.visit(server, VISITS)
+                self.assertEqual(server.descriptors(), descriptors)
+                if server.memory("VmSize") < 1 << 40:       # else a sanitizer's memory
+                    self.assertLess(server.memory("VmRSS") - memory, GROWTH_MAX)
+                server.expect_alive()
+
+    def test_no_free_descriptor(self):
+        """Who finds no place waits, at no cost, and is served when others have left."""
+        for number in range(3, 7):
+            with self.subTest(step=number), \
+                    Server(program(number) + " {port}", nofile=32) as server:
+                crowd = [server.connect() for _ in range(40)]
+                server.expect_idle("while no descriptor is free")
+                accepted = server.log.count(ACCEPTED)
+                self.assertLess(accepted, 32)
+                for peer in crowd[:accepted]:
+                    peer.reset()
+                server.expect_log(ACCEPTED, 40)
+                crowd[-1].send(b"served at last\n")
+                server.expect_log(b"served at last")
+                server.expect_alive()
+
+    def test_leak(self):
+        """Step 2 runs out of descriptors, for it never closes one; it does not spin, though."""
+        with Server(program(2) + " {port}", nofile=16) as server:
+            for _ in range(20):
+                server.connect().reset()
+            server.expect_idle("after all descriptors have leaked")
+            self.assertEqual(server.descriptors(), 16)
+            server.expect_alive()
+
+
+@unittest.skipUnless(shutil.which("valgrind"), "valgrind is not installed")
+class Valgrind(unittest.TestCase):
+    """Every byte and every descriptor is given back."""
+
+    def test_visits(self):
+        for number in range(3, 7):
+            with self.subTest(step=number), tempfile.NamedTemporaryFile("r") as report:
+                valgrind = ("valgrind --leak-check=full --track-fds=yes --error-exitcode=99 "
+                            f"--log-file={report.name} ")
+                with Server(valgrind + program(number) + " {port}") as server:
+                    Resources.visit(self, server, 30)
+                    os.kill(server.process.pid, signal.SIGTERM)
+                    self.assertTrue(server.has_ended(within=10))
+                found = report.read()
+                self.assertRegex(found, "ERROR SUMMARY: 0 errors", found)
+                self.assertNotRegex(found, r"(definitely|indirectly) lost: [1-9]", found)
+                connections = re.findall(r"Open AF_INET socket .* <-> (?!unbound).*", found)
+                self.assertEqual(connections, [])
+
+
+if __name__ == "__main__":
+    unittest.main()
