@@ -1,0 +1,178 @@
+/*
+ * chatload.h - what the parts of the load tester share
+ *
+ *   chatload.c         options, the table of dialects, main
+ *   chatload_conn.c    one connection: opening, joining, sending, receiving
+ *   chatload_crowd.c   modes hold and churn: many connections
+ *   chatload_cast.c    modes broadcast, latency and slow: many deliveries, all checked
+ *   chatload_events.c  mode events: what an event costs, with no server at all
+ *   chatload_meter.c   clocks, the server's CPU time and memory, progress, failure
+ *
+ * All times are nanoseconds of a monotonic clock, all sizes are bytes.
+ */
+#ifndef CHATLOAD_H
+#define CHATLOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* How a connection gets from connect(2) to being served. */
+struct joining {
+    const char *request; /* what to send first */
+    int lines;           /* how many lines answer it */
+    const char *last;    /* what the last of them begins with */
+};
+
+/*
+ * How one kind of server is talked to. In the texts, # stands for the size of a message
+ * and @ for the number of receivers.
+ */
+struct dialect {
+    const char *name;
+    struct joining member;    /* one who receives */
+    struct joining publisher; /* one who sends, if members may not: request is not NULL */
+    const char *send_before;  /* what surrounds a message on its way to the server */
+    const char *send_after;
+    const char *receive_before; /* what surrounds it on its way back */
+    const char *receive_after;
+    const char *receipt;     /* what a publisher is told for each message */
+    const char *ping, *pong; /* what the server may ask at any time, and the answer */
+    bool same_order;         /* does it promise the same order to all receivers? */
+};
+
+enum { BYTES_MAX = 1024 }; /* of a message: the assignment's limit */
+
+struct options {
+    const char *mode;
+    const struct dialect *dialect;
+    const char *prefix; /* instead of the dialect's receive_before, if not NULL */
+    const char *host, *port;
+    size_t clients, senders, stalled; /* connections */
+    size_t bytes;                     /* of a message */
+    size_t window;                    /* messages or connects on the way */
+    size_t messages, warmup;          /* measured; sent before measuring */
+    size_t rate;                      /* messages a second */
+    uint64_t idle, deadline;          /* nanoseconds */
+    pid_t pid;                        /* of the server; 0: unknown */
+};
+
+/* One connection; chatload_conn.c. */
+struct conn {
+    int fd;
+    int interest;
+    size_t number;                 /* in order of opening, from 0: names it in messages */
+    const struct joining *joining; /* NULL: it has joined */
+    int line;                      /* of the answer, from 1 */
+    size_t column;                 /* in that line, from 0 */
+    uint64_t opened;               /* when */
+    char *out;                     /* what waits to be sent */
+    size_t out_size, out_room;
+};
+
+/* The one state of the program. */
+struct load {
+    struct options options;
+    struct sockaddr_storage address; /* of the server */
+    socklen_t address_size;
+    int loop;
+};
+
+/* ---- chatload_conn.c ---- */
+
+enum conn_kind { MEMBER, STALLED, PUBLISHER };
+
+/* Starts to connect and to join. The number chooses the source address. */
+void conn_open(struct load *load, struct conn *conn, enum conn_kind kind, size_t number);
+
+/* Closes the connection and frees what it holds. */
+void conn_close(struct load *load, struct conn *conn);
+
+/* Appends bytes to what waits to be sent. */
+void conn_write(struct conn *conn, const char *bytes, size_t size);
+
+/* Sends what waits, as much as the socket takes; the rest goes once it is writable. */
+void conn_flush(struct load *load, struct conn *conn);
+
+/* Stops watching the connection: whatever the server sends stays unread. */
+void conn_stall(struct load *load, struct conn *conn);
+
+/* Receives up to room bytes. Returns how many, 0 if there are none now. */
+size_t conn_read(struct conn *conn, char *bytes, size_t room);
+
+/* Reads the answer of a joining connection. Returns true when it has joined. */
+bool conn_join(struct conn *conn);
+
+/* Reads from a connection to which nothing should be sent: anything but a ping fails. */
+void conn_expect_nothing(struct load *load, struct conn *conn);
+
+/* Answers a ping at the start of bytes. Returns its size, 0 if there is none. */
+size_t conn_ping(struct load *load, struct conn *conn, const char *bytes, size_t size);
+
+/* Fails if the connection has been joining for longer than the deadline. */
+void conn_check_deadline(const struct load *load, const struct conn *conn, uint64_t now);
+
+/* ---- chatload_crowd.c ---- */
+
+/*
+ * Opens total connections of a kind, at most options.window of them joining at a time,
+ * and returns when all have joined. With churn each is closed at once, and conns has to
+ * have room for a window only; otherwise for all of them.
+ */
+void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size_t total,
+                size_t first, bool churn);
+
+void mode_hold(struct load *load);
+void mode_churn(struct load *load);
+
+/* ---- chatload_cast.c ---- */
+
+void mode_broadcast(struct load *load); /* slow is broadcast with stalled clients */
+void mode_latency(struct load *load);
+
+/* ---- chatload_events.c ---- */
+
+void mode_events(struct load *load);
+
+/* ---- chatload_meter.c ---- */
+
+enum { SECOND = 1000000000 };
+
+/* What had been used at one moment. */
+struct meter {
+    uint64_t wall;       /* the time */
+    uint64_t own_cpu;    /* this process's CPU time */
+    uint64_t server_cpu; /* the server's, all threads; 0 without options.pid */
+};
+
+uint64_t clock_now(void);
+
+/* Reads the meters. Returns what was used since an earlier reading, if given. */
+struct meter meter_read(const struct load *load, const struct meter *before);
+
+/*
+ * Returns what the server's /proc/PID/file says behind key, in bytes; -1 where the system
+ * does not tell.
+ */
+int64_t meter_memory(const struct load *load, const char *file, const char *key);
+
+/* Shows on a terminal, a few times a second, how far the work is. */
+void progress(const struct load *load, const char *what, uint64_t done, uint64_t total);
+
+/* Ends the program: exit code 1 and one line. */
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Like fail, with what errno says behind it. */
+_Noreturn void fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+enum { QUOTE_MAX = 40, QUOTED_SIZE = 4 * QUOTE_MAX + 6 };
+
+/* Puts the first bytes in quotes into text, fit to be shown. Returns text. */
+const char *quote(char text[QUOTED_SIZE], const char *bytes, size_t size);
+
+/* calloc(3) or failure. */
+void *allocate(size_t count, size_t size);
+
+#endif

@@ -1,0 +1,156 @@
+/*
+ * chatload_crowd.c - modes hold and churn of the load tester: many connections
+ */
+#include "../final/evloop.h"
+#include "chatload.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { TICK_MS = 100 }; /* how often deadlines are looked at */
+
+struct crowd {
+    struct load *load;
+    struct conn *conns;
+    enum conn_kind kind;
+    size_t first;                 /* number of the first */
+    size_t total, opened, joined; /* how many there shall be, and are */
+    size_t slots;                 /* used in conns */
+    bool churn;
+};
+
+static void crowd_open_next(struct crowd *crowd, struct conn *conn)
+{
+    conn_open(crowd->load, conn, crowd->kind, crowd->first + crowd->opened);
+    crowd->opened++;
+}
+
+/* Someone has joined; so the next one may come. */
+static void on_joined(struct crowd *crowd, struct conn *conn)
+{
+    crowd->joined++;
+    if (crowd->kind == STALLED)
+        conn_stall(crowd->load, conn);
+    if (crowd->churn)
+        conn_close(crowd->load, conn);
+    if (crowd->opened < crowd->total)
+        crowd_open_next(crowd, crowd->churn ? conn : &crowd->conns[crowd->slots++]);
+}
+
+static void on_event(struct crowd *crowd, struct conn *conn, int ready)
+{
+    if (ready & EVLOOP_WRITE)
+        conn_flush(crowd->load, conn);
+    if (!(ready & EVLOOP_READ))
+        return;
+    if (!conn->joining)
+        conn_expect_nothing(crowd->load, conn);
+    else if (conn_join(conn))
+        on_joined(crowd, conn);
+}
+
+/* Handles one batch of events. */
+static void crowd_wait(struct crowd *crowd)
+{
+    struct evloop_event events[EVLOOP_BATCH];
+    int n = evloop_wait(crowd->load->loop, events, EVLOOP_BATCH, TICK_MS);
+
+    if (n < 0)
+        fail_errno("evloop_wait");
+    for (int i = 0; i < n; i++)
+        on_event(crowd, events[i].data, events[i].ready);
+}
+
+static void crowd_check_deadlines(const struct crowd *crowd)
+{
+    uint64_t now = clock_now();
+
+    for (size_t i = 0; i < crowd->slots; i++)
+        conn_check_deadline(crowd->load, &crowd->conns[i], now);
+}
+
+void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size_t total,
+                size_t first, bool churn)
+{
+    struct crowd crowd = {.load = load,
+                          .conns = conns,
+                          .kind = kind,
+                          .first = first,
+                          .total = total,
+                          .churn = churn};
+    uint64_t checked = clock_now();
+
+    while (crowd.opened < total && crowd.opened < load->options.window)
+        crowd_open_next(&crowd, &conns[crowd.slots++]);
+    while (crowd.joined < total) {
+        crowd_wait(&crowd);
+        if (clock_now() - checked > (uint64_t)TICK_MS * (SECOND / 1000)) {
+            crowd_check_deadlines(&crowd);
+            checked = clock_now();
+        }
+        progress(load, "connections", crowd.joined, total);
+    }
+}
+
+/* Returns how many bytes of memory of its own the server holds; -1 if nobody knows. */
+static int64_t server_memory(const struct load *load)
+{
+    return meter_memory(load, "smaps_rollup", "Anonymous:");
+}
+
+static void report(const struct load *load, size_t total, const struct meter *used)
+{
+    printf("chatload mode=%s dialect=%s connections=%zu window=%zu seconds=%.6f "
+           "connections_per_second=%.0f",
+           load->options.mode, load->options.dialect->name, total, load->options.window,
+           (double)used->wall / SECOND, (double)total * SECOND / (double)used->wall);
+    printf(" tester_cpu_ns_per_connection=%.0f", (double)used->own_cpu / (double)total);
+    if (load->options.pid)
+        printf(" server_cpu_ns_per_connection=%.0f",
+               (double)used->server_cpu / (double)total);
+}
+
+/* Opens them all, holds them, closes them. */
+void mode_hold(struct load *load)
+{
+    size_t total = load->options.clients;
+    struct conn *conns = allocate(total, sizeof *conns);
+    struct crowd crowd = {.load = load};
+    int64_t memory = server_memory(load);
+    struct meter start = meter_read(load, NULL);
+    struct meter opening, holding;
+
+    crowd_open(load, conns, MEMBER, total, 0, false);
+    opening = meter_read(load, &start);
+    crowd_wait(&crowd); /* lets the server finish what follows the last greeting */
+    start = meter_read(load, NULL);
+    while (clock_now() - start.wall < load->options.idle)
+        crowd_wait(&crowd);
+    holding = meter_read(load, &start);
+    report(load, total, &opening);
+    printf(" idle_seconds=%.3f", (double)holding.wall / SECOND);
+    if (load->options.pid)
+        printf(" server_cpu_us_idle=%.0f", (double)holding.server_cpu / 1000);
+    if (memory >= 0)
+        printf(" server_bytes_per_connection=%.0f",
+               (double)(server_memory(load) - memory) / (double)total);
+    printf("\n");
+    for (size_t i = 0; i < total; i++)
+        conn_close(load, &conns[i]);
+    free(conns);
+}
+
+/* Opens one after another and closes each as soon as it is greeted. */
+void mode_churn(struct load *load)
+{
+    struct conn *conns = allocate(load->options.window, sizeof *conns);
+    struct meter start = meter_read(load, NULL);
+    struct meter used;
+
+    crowd_open(load, conns, MEMBER, load->options.messages, 0, true);
+    used = meter_read(load, &start);
+    report(load, load->options.messages, &used);
+    printf("\n");
+    free(conns);
+}
