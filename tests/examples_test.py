@@ -642,10 +642,24 @@ class TestTurtleFork(TurtleTest):
         self.end_server(server)
         self.assert_nothing_left()
 
+    @staticmethod
+    def sleeps(server):
+        """Between fork() and accept() it does not sleep, but it may see a child's end."""
+        stat = "/proc/%d/stat" % server.process.pid
+        if os.path.exists(stat):
+            with open(stat) as file:
+                state = file.read().rpartition(")")[2].split()[0]
+        else:
+            state = subprocess.run(["ps", "-o", "stat=", "-p", str(server.process.pid)],
+                                   stdout=subprocess.PIPE, text=True, check=True).stdout
+        return "serves" in server.output() and state.strip()[:1] in ("S", "I")
+
     def test_exit_lets_one_more_client_in(self):
         """The question that the example is about: why does connect() still succeed?"""
-        server = self.server()
-        self.leave(self.client("A"), "_exit")
+        server, first = self.server(), self.client("A")
+        self.ask(first, "say hi", 'Turtle said "hi"')
+        wait_until(lambda: self.sleeps(server), "the server in accept()")
+        self.leave(first, "_exit")
         late = self.client("B")
         self.ask(late, "???", "Turtle does not know this command")
         self.leave(late)
