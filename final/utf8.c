@@ -76,21 +76,35 @@ static size_t hex_append(char *out, char byte)
     return UTF8_VISIBLE_MAX;
 }
 
+/* How many bytes at the front are printable ASCII: most text is, so be quick about it. */
+static size_t ascii_length(const char *bytes, size_t len)
+{
+    size_t n = 0;
+    while (n < len && bytes[n] >= ' ' && bytes[n] <= '~')
+        n++;
+    return n;
+}
+
+/* How many bytes the first character takes if it may be shown as it is; else 0. */
+static size_t printable_length(const char *bytes, size_t len)
+{
+    uint32_t point;
+    int length = utf8_decode(bytes, len, &point);
+    return length > 0 && utf8_printable(point) ? (size_t)length : 0;
+}
+
 size_t utf8_visible(char *out, const char *bytes, size_t len)
 {
     size_t written = 0;
     for (size_t i = 0; i < len;) {
-        uint32_t point;
-        int length = utf8_decode(bytes + i, len - i, &point);
-        size_t step = length > 0 ? (size_t)length : 1;
-        if (length > 0 && utf8_printable(point)) {
-            memcpy(out + written, bytes + i, step);
-            written += step;
-            i += step;
-            continue;
-        }
-        for (size_t end = i + step; i < end; i++)
-            written += hex_append(out + written, bytes[i]);
+        size_t shown = ascii_length(bytes + i, len - i);
+        if (shown == 0)
+            shown = printable_length(bytes + i, len - i);
+        memcpy(out + written, bytes + i, shown);
+        written += shown;
+        i += shown;
+        if (shown == 0)
+            written += hex_append(out + written, bytes[i++]);
     }
     return written;
 }
