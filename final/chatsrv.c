@@ -117,16 +117,21 @@ static void clients_free(void)
     }
 }
 
+static void client_watch(struct client *client, int interest)
+{
+    if (evloop_mod(server.loop, client->fd, client->interest, interest, client) < 0)
+        client_close(client, strerror(errno));
+    else
+        client->interest = interest;
+}
+
 /* Moves a client between flowing and stalled; changes what the loop watches it for. */
 static void client_move(struct client *client, struct list_node *list, int interest)
 {
     list_remove(&client->by_moved);
     list_append(list, &client->by_moved);
     client->moved = server.now;
-    if (evloop_mod(server.loop, client->fd, client->interest, interest, client) < 0)
-        client_close(client, strerror(errno));
-    else
-        client->interest = interest;
+    client_watch(client, interest);
 }
 
 /* Sets bytes to what the client is to be sent next, and returns how many there are. */
@@ -332,7 +337,6 @@ static void on_bytes(struct client *client, const char *bytes, size_t len)
 /* The client will send no more. It still gets all that it was to have until now. */
 static void on_end(struct client *client)
 {
-    int interest = client->interest & ~EVLOOP_READ;
     struct slice message;
 
     if (lines_end(&client->lines, &message) && on_message(client, message) < 0) {
@@ -340,9 +344,9 @@ static void on_end(struct client *client)
         return;
     }
     client->end = feed_end(&server.feed);
-    evloop_mod(server.loop, client->fd, client->interest, interest, client);
-    client->interest = interest;
-    client_flush(client);
+    client_watch(client, client->interest & ~EVLOOP_READ);
+    if (client->fd >= 0)
+        client_flush(client);
 }
 
 /* One read an event: what is left is reported again, after the others had their turn. */
