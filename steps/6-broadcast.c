@@ -64,13 +64,13 @@ static void client_watch(struct client *client, int interest)
         client->interest = interest;
 }
 
-/* Makes room for len more bytes. Doubling the size makes copying rare. */
+/* Makes room for len more bytes of a message. Doubling the size makes copying rare. */
 static int buffer_reserve(struct client *client, size_t len)
 {
-    size_t size = 2 * (client->out_len + len);
+    size_t size = 2 * (client->out_len + MESSAGE_MAX);
     char *buffer;
 
-    if (len <= client->buffer_size - client->buffer_end)
+    if (client->buffer != NULL && len <= client->buffer_size - client->buffer_end)
         return 0;
     if ((buffer = malloc(size)) == NULL)
         return -1;
