@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -574,7 +575,8 @@ static void server_close(void)
     clients_free();
     feed_close(&server.feed);
     close(server.loop);
-    log_flush();
+    while (log_flush() && clock_ms() < server.stop_at) /* its reader has that time, too */
+        poll(NULL, 0, LOG_RETRY_MS);
 }
 
 int main(int argc, char **argv)

@@ -216,12 +216,13 @@ static size_t descriptors_raise(size_t needed)
 
     if (getrlimit(RLIMIT_NOFILE, &files) < 0)
         fail_errno("getrlimit");
-    if (files.rlim_cur < needed) {
-        files.rlim_cur = needed < files.rlim_max ? needed : files.rlim_max;
+    if (files.rlim_cur < (rlim_t)needed) {
+        files.rlim_cur =
+            (rlim_t)needed < files.rlim_max ? (rlim_t)needed : files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files); /* may be refused or cut: so ask again */
         getrlimit(RLIMIT_NOFILE, &files);
     }
-    return files.rlim_cur;
+    return (size_t)files.rlim_cur;
 }
 
 /* Ends the program if the system does not allow as many descriptors as are needed. */

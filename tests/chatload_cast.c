@@ -16,9 +16,9 @@
  *   - that it came within the deadline.
  *
  * Latency is measured open loop: messages are due at fixed times, and a delivery's
- * latency counts from the time its message was due. A server that stalls is not spared the
- * messages that would have been sent meanwhile. In the last millisecond before a message
- * is due the tester spins, since evloop_wait() counts in milliseconds.
+ * latency counts from the time its message was due. A server that stalls is not spared
+ * the messages that would have been sent meanwhile. In the last millisecond before a
+ * message is due the tester spins, since evloop_wait() counts in milliseconds.
  */
 #include "../final/evloop.h"
 #include "chatload.h"

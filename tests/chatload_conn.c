@@ -16,8 +16,8 @@
 #include <string.h>
 
 enum {
-    /* From one address to one port there can be as many connections as there are ephemeral
-     * ports: 28,232 on Linux, unless it is told otherwise. */
+    /* From one address to one port there can be as many connections as ephemeral ports:
+     * 28,232 on Linux, unless it is told otherwise. */
     PER_SOURCE = 20000,
     SOURCES_MAX = 254
 };

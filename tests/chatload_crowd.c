@@ -4,7 +4,6 @@
 #include "../final/evloop.h"
 #include "chatload.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -3,8 +3,8 @@
  *
  * One socket has something to read, options.clients others are idle. How long does it
  * take to learn which one it is? Once with evloop.h (epoll or kqueue), once with poll(2).
- * No server takes part; the time is this process's own CPU time, with the write that makes
- * the socket readable and the read that empties it.
+ * No server takes part; the time is this process's own CPU time, with the write that
+ * makes the socket readable and the read that empties it.
  */
 #include "../final/evloop.h"
 #include "chatload.h"

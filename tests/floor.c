@@ -14,8 +14,8 @@
  *     in two can be mixed with another client's. On loopback a small send arrives whole,
  *     and chatload checks every byte: in a measured run this has not happened.
  *   - Slow readers. A send that would block ends the program with a message: bytes must
- *     not be lost in silence. chatload's window keeps what is on the way below the size of
- *     the socket buffers.
+ *     not be lost in silence. chatload's window keeps what is on the way below the size
+ *     of the socket buffers.
  */
 #include "../final/evloop.h"
 

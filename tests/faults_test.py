@@ -1,0 +1,445 @@
+#!/usr/bin/env python3
+"""Tests what the server does when the calls that it makes fail (Linux).
+
+    python3 tests/faults_test.py [CLASS[.TEST]]
+
+The servers, final/ and step 6, are built with tests/faults.c between them and the C library, and
+with AddressSanitizer and UndefinedBehaviorSanitizer.
+
+Environment: CC and CFLAGS, to build with something else; FAULTS_SEED, to repeat a run.
+"""
+import array
+import contextlib
+import os
+import pathlib
+import random
+import re
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import test                             # tests/test.py, not Python's own
+from test import DEADLINE, TERMINATED, Server
+
+TESTS = pathlib.Path(__file__).resolve().parent
+ROOT = TESTS.parent
+CC = shlex.split(os.environ.get("CC") or "cc")
+CFLAGS = shlex.split(os.environ.get("CFLAGS")
+                     or "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all")
+SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(1 << 32))
+MODULES = ("chatsrv", "feed", "lines", "log", "net", "options", "utf8")
+
+# Nobody may notice these: they cost some time, that is all.
+HARMLESS = ("recv:short:300 recv:EINTR:100 recv:EAGAIN:200 send:short:300 send:EINTR:100 "
+            "send:EAGAIN:200 accept:EINTR:200 accept:EAGAIN:200 epoll_wait:EINTR:100 "
+            "epoll_wait:short:300 read:EINTR:200 write:short:300 write:EINTR:100")
+
+# These end a connection, or keep one from beginning.
+HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 recv:short:300 "
+           "send:short:300 accept:ECONNABORTED:100 accept:ENFILE:2 accept:EMFILE:2 "
+           "epoll_ctl:ENOMEM:4 epoll_ctl:ENOSPC:4 fcntl:EINVAL:20 calloc:ENOMEM:50")
+
+# In tests/test.py: the stages and rules, which step 6 has reached; and final's refusals.
+STAGES = [*(f"Test{stage}" for stage in range(1, 7)), "TestRules"]
+REFUSALS = ["test_client_limit", "test_descriptor_limit"]
+
+SPARED = "127.0.0.2"                    # the witness's address, whose connection has no faults
+TOTALS = {"faults": 0, "runs": 0}       # for the last line
+
+
+def setUpModule() -> None:
+    print(f"FAULTS_SEED={SEED}", flush=True)
+
+
+def tearDownModule() -> None:
+    BUILT.cleanup()
+    print(f"{TOTALS['faults']} faults in {TOTALS['runs']} runs of a server", flush=True)
+
+
+# ---- The servers -------------------------------------------------------------------------------
+
+BUILT = tempfile.TemporaryDirectory()
+
+
+def build(name: str, folder: str, sources: List[str]) -> str:
+    """Compiles a server with the faults, once; returns its path."""
+    program = pathlib.Path(BUILT.name, name)
+    if not program.exists():
+        faults = TESTS / "faults.c"
+        wraps = sorted(set(re.findall(r"__wrap_(\w+)\(", faults.read_text())))
+        subprocess.run([*CC, "-std=c11", "-D_DEFAULT_SOURCE", *CFLAGS, "-o", str(program),
+                        str(faults), *sources, "-Wl," + ",".join("--wrap=" + w for w in wraps)],
+                       cwd=ROOT / folder, check=True)
+    return str(program)
+
+
+def final() -> str:
+    return build("final", "final", [module + ".c" for module in MODULES])
+
+
+def step6() -> str:
+    return build("step6", "steps", ["6-broadcast.c"])
+
+
+class Counts(NamedTuple):
+    calls: int      # that could have failed
+    faults: int
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[pathlib.Path]:
+    """Sets variables for the servers that are started meanwhile; yields the file of counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "counts")
+        variables.update(FAULTS_COUNTS=str(path))
+        os.environ.update(variables)
+        try:
+            yield path
+        finally:
+            for name in variables:
+                del os.environ[name]
+            TOTALS["runs"] += 1
+            if path.exists():
+                TOTALS["faults"] += counts(path).faults
+
+
+def counts(path: pathlib.Path) -> Counts:
+    return Counts(*array.array("Q", path.read_bytes()))
+
+
+# ---- Clients, which may be cut off at any moment -----------------------------------------------
+
+class Client:
+    """A connection and the whole lines that came on it."""
+
+    def __init__(self, port: int, source: str = "127.0.0.1", receive_buffer: int = 0) -> None:
+        self.data = b""
+        self.ended = False
+        self.sock = socket.socket()
+        if receive_buffer:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.settimeout(DEADLINE)
+        self.sock.bind((source, 0))
+        self.sock.connect(("127.0.0.1", port))
+
+    def send(self, data: bytes) -> None:
+        if not self.ended:
+            with contextlib.suppress(ConnectionError):
+                self.sock.sendall(data)
+
+    def receive(self, seconds: float) -> bool:
+        """Waits for bytes, or the end. False: nothing came."""
+        if self.ended:
+            return False
+        self.sock.settimeout(max(seconds, 0.000001))
+        try:
+            data = self.sock.recv(1 << 18)
+        except socket.timeout:
+            return False
+        except ConnectionError:
+            data = b""
+        self.data += data
+        self.ended = not data
+        return True
+
+    def expect(self, text: bytes) -> bool:
+        """Receives until the text has come. False: the connection ended before."""
+        end = time.monotonic() + 4 * DEADLINE
+        while text not in self.data and not self.ended:
+            if not self.receive(end - time.monotonic()):
+                raise AssertionError(f"{text!r} did not come, but {self.data[-200:]!r}")
+        return text in self.data
+
+    def half_close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def leave(self, reset: bool = False) -> None:
+        if reset:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def lines(self) -> List[bytes]:
+        """What came behind the greeting, without an unfinished line."""
+        return self.data.split(b"\n")[1:-1]
+
+
+def greeted(port: int, source: str = "127.0.0.1") -> Client:
+    """Connects, again and again, until the server has taken the client in."""
+    end = time.monotonic() + 4 * DEADLINE
+    while time.monotonic() < end:
+        with contextlib.suppress(ConnectionError):
+            client = Client(port, source)
+            if client.expect(b"\n") and client.data.startswith(b"Welcome"):
+                return client
+            client.leave()
+    raise AssertionError("nobody is let in")
+
+
+def await_(condition, what: str) -> None:
+    end = time.monotonic() + 4 * DEADLINE
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {4 * DEADLINE:g} s")
+        time.sleep(0.005)
+
+
+def is_piece(lines: List[bytes], whole: List[bytes]) -> bool:
+    """Do the lines, which are all different, follow each other in the whole just so?"""
+    if not lines:
+        return True
+    begin = whole.index(lines[0]) if lines[0] in whole else 0
+    return whole[begin:begin + len(lines)] == lines
+
+
+# ---- The tests ---------------------------------------------------------------------------------
+
+class Harmless(unittest.TestCase):
+    """Short reads and writes, interruptions, false alarms: all other tests still pass."""
+
+    def run_tests(self, *command: str, faults: str = HARMLESS) -> None:
+        with environment(FAULTS=faults, FAULTS_SEED=str(SEED)), subprocess.Popen(
+                [sys.executable, *command], cwd=TESTS, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, universal_newlines=True) as process:
+            try:
+                output, _ = process.communicate()
+            finally:
+                process.terminate()     # if this program is told to end: that one ends servers
+        self.assertEqual(process.returncode, 0, output)
+
+    def test_final(self):
+        extras = [name for name in dir(test.TestExtras) if name.startswith("test_")]
+        self.run_tests("test.py", "--server", final() + " {options} {port}", *STAGES,
+                       *(f"TestExtras.{name}" for name in extras if name not in REFUSALS))
+
+    def test_final_refusals(self):
+        """Whoever is refused is told so with a single send, which finds room in real life."""
+        self.run_tests("test.py", "--server", final() + " {options} {port}",
+                       *(f"TestExtras.{name}" for name in REFUSALS),
+                       faults=re.sub(r"send:\S+", "", HARMLESS))
+
+    def test_step6(self):
+        self.run_tests("test.py", "--server", step6() + " {port}", *STAGES)
+
+    def test_final_model(self):
+        self.run_tests("model_test.py", "--server", final() + " {port}", "--seed", str(SEED))
+
+    def test_step6_model(self):
+        self.run_tests("model_test.py", "--server", step6() + " {port}", "--seed", str(SEED),
+                       "--drop-tail")
+
+
+class Harmful(unittest.TestCase):
+    """Connections break at any call: only these suffer."""
+    VISITS = 1500
+    CROWD = 12
+
+    def visits(self, server: Server) -> Tuple[Client, List[Client]]:
+        """Clients come, talk and leave; a witness, who says nothing, hears all of it."""
+        chance = random.Random(SEED)
+        witness = greeted(server.port, SPARED)
+        crowd: List[Client] = []
+        gone: List[Client] = []
+        for visit in range(self.VISITS):
+            if len(crowd) < self.CROWD:
+                with contextlib.suppress(ConnectionError):
+                    crowd.append(Client(server.port))
+                    crowd[-1].name, crowd[-1].sent = b"visitor %d" % visit, 0
+            for client in chance.sample(crowd, min(3, len(crowd))):
+                client.sent += 1
+                client.send(b"%s, message %d, %s\n" % (client.name, client.sent,
+                                                       b"." * chance.randrange(900)))
+                client.receive(0)
+            witness.receive(0)
+            if chance.random() < 0.3 and crowd:
+                client = crowd.pop(chance.randrange(len(crowd)))
+                gone.append(client)
+                client.leave(reset=chance.random() < 0.5)
+        for client in crowd:
+            client.half_close()
+            while not client.ended:
+                self.assertTrue(client.receive(4 * DEADLINE), "the server keeps a connection")
+            client.leave()
+        return witness, gone + crowd
+
+    def check(self, witness: Client, visitors: List[Client]) -> None:
+        whole = witness.lines()
+        spoken: Dict[bytes, int] = {}
+        for line in whole:              # each one's messages in order, none missing before the last
+            name, number = re.search(rb"(visitor \d+), message (\d+), \.*$", line).groups()
+            self.assertEqual(int(number), spoken.get(name, 0) + 1, line)
+            spoken[name] = int(number)
+        self.assertEqual(len(set(whole)), len(whole))
+        for client in visitors:
+            self.assertLessEqual(spoken.get(client.name, 0), client.sent)
+            self.assertTrue(is_piece(client.lines(), whole), client.data)
+        self.assertGreater(len(whole), self.VISITS)     # the chat went on
+
+    def bear(self, server: Server) -> None:
+        before = None
+        for round_ in range(2):
+            witness, visitors = self.visits(server)
+            speaker = greeted(server.port, SPARED)
+            last = b"visitor %d, message 1, \n" % self.VISITS
+            speaker.name, speaker.sent = last[:-14], 1
+            speaker.send(last)
+            self.assertTrue(witness.expect(last) and speaker.expect(last))
+            self.check(witness, [*visitors, speaker])
+            speaker.leave()
+            witness.leave()
+            await_(lambda: before is None or server.descriptors() <= before, "descriptors leak")
+            await_(lambda: self.is_quiet(server), "connections remain")
+            before = before or server.descriptors()
+        server.expect_idle("after the faults")
+
+    @staticmethod
+    def is_quiet(server: Server) -> bool:
+        return server.log.count(b"accepted connection") == server.log.count(TERMINATED)
+
+    def test_final(self):
+        with environment(FAULTS=HARMFUL + " malloc:ENOMEM:30", FAULTS_SEED=str(SEED),
+                         FAULTS_SPARE=SPARED), Server(final() + " {port}") as server:
+            server.connect().reset()    # waits until it listens
+            self.bear(server)
+            server.process.send_signal(signal.SIGTERM)
+            server.expect_end(0)
+            server.expect_clean_stderr()
+
+    def test_step6(self):
+        """Without malloc: a step has a buffer for each client, so the witness's may fail."""
+        with environment(FAULTS=HARMFUL, FAULTS_SEED=str(SEED),
+                         FAULTS_SPARE=SPARED), Server(step6() + " {port}") as server:
+            server.connect().reset()    # waits until it listens
+            self.bear(server)
+            server.expect_alive()
+
+
+class Torture(unittest.TestCase):
+    """A short life of a server, again and again: each call that it makes fails once."""
+    PARTS = b"a line in " + b"two parts" * 100, b" that goes on" * 10 + b" to its end"
+    TAIL = b"the end has no newline"
+    MESSAGES = {*(b"%s %d" % (name, number) for name in (b"one", b"two") for number in range(3)),
+                b"meanwhile", b"".join(PARTS)[:1024], b"".join(PARTS)[1024:], TAIL, b"alone"}
+
+    def scene(self, port: int) -> List[Client]:
+        """Greetings, messages, all kinds of ends. Any one connection may break."""
+        one, two, last = clients = [Client(port), Client(port), Client(port)]
+        for client in clients:
+            client.expect(b"\n")
+        for number in range(3):
+            for client in (one, two):
+                text = b"%s %d" % (b"one" if client is one else b"two", number)
+                client.send(text + b"\n")
+                client.expect(text)
+        two.send(self.PARTS[0])
+        one.send(b"meanwhile\n")
+        one.expect(b"meanwhile")
+        two.send(self.PARTS[1] + b"\n")
+        two.expect(b"end\n")
+        last.send(self.TAIL)
+        last.half_close()
+        while not last.ended:
+            self.assertTrue(last.receive(4 * DEADLINE), "a half-closed connection stays open")
+        one.leave(reset=True)
+        two.send(b"alone\n")
+        two.expect(b"alone\n")
+        refused = Client(port), Client(port), Client(port)  # the limit is 3
+        for client in refused:
+            client.expect(b"\n")
+        return [*clients, *refused]
+
+    def check_scene(self, clients: List[Client], tail: bytes) -> None:
+        """At most one connection broke, and what came on any is a piece of the chat."""
+        one, two, last = clients[:3]
+        whole = max((client.lines() for client in clients[:3]), key=len)
+        for client in clients[:3]:
+            self.assertTrue(is_piece(client.lines(), whole), client.data)
+        said = {re.sub(rb"^127\.0\.0\.1: ", b"", line) for line in whole}
+        self.assertLessEqual(said, self.MESSAGES)
+        broken = [one.ended, two.ended, tail not in last.data]
+        self.assertLessEqual(sum(broken), 1, [client.data for client in clients])
+
+    def is_served(self, port: int) -> bool:
+        clients = [greeted(port) for _ in range(2)]
+        served = True
+        for number, client in enumerate(clients):
+            text = b"at your service %d\n" % number
+            client.send(text)           # if it is cut off, nobody may get this
+            served = served and client.expect(text) and clients[1 - number].expect(text)
+        for client in clients:
+            client.leave()
+        return served
+
+    def check_start(self, server: Server) -> bool:
+        """Does it serve? If not, it has said why, in one line."""
+        await_(lambda: server.has_ended() or server.log.count(b"listening on"), "a start")
+        if not server.has_ended(within=0 if server.log.count(b"listening on") else 1):
+            return True
+        server.expect_end(1)
+        server.stderr.reader.join(DEADLINE)
+        self.assertEqual(len(server.stderr.lines), 1, server.stderr.lines)
+        self.assertRegex(server.stderr.lines[0], rb"^(final|step6): \w+")
+        return False
+
+    def life(self, command: str, tail: bytes, call: int) -> Tuple[bool, Counts]:
+        """Starts the server, lets one call fail, and ends it. Returns whether it served."""
+        with environment(FAULTS="send:short:700", FAULTS_SEED="1", FAULTS_FAIL=str(call)) as path:
+            with Server(command) as server:
+                served = self.check_start(server)
+                if served:
+                    port, descriptors = server.port, server.descriptors()
+                    clients = self.scene(port)
+                    self.check_scene(clients, tail)
+                    for client in clients:
+                        client.leave()
+                    # The fault may come here, but there is only one.
+                    self.assertTrue(self.is_served(port) or self.is_served(port))
+                    await_(lambda: server.descriptors() <= descriptors, "descriptors leak")
+                    self.check_stop(server)
+            server.expect_clean_stderr()
+            return served, counts(path)
+
+    def check_stop(self, server: Server) -> None:
+        """The steps end as any program does; final's last word is a clean exit."""
+        self.assertFalse(server.has_ended())
+        if server.template.startswith(step6()):
+            return
+        server.process.send_signal(signal.SIGTERM)
+        server.expect_end(0)
+        self.assertEqual(server.stderr.lines, [])
+
+    def torture(self, command: str, tail: bytes) -> None:
+        """tail: what who half-closes surely gets at last."""
+        unserved = 0
+        call = 0
+        total: Optional[int] = None
+        while total is None or call < total:
+            call += 1
+            with self.subTest(call=call):
+                served, done = self.life(command, tail, call)
+                unserved += not served
+                self.assertGreater(done.calls, 0)
+                total = done.calls if served and done.calls < call else None
+        print(f"{pathlib.Path(command.split()[0]).name}: {call - 1} calls failed in turn, "
+              f"{unserved} of them at the start", flush=True)
+        self.assertGreater(call, 100)
+        self.assertGreater(unserved, 3)
+
+    def test_final(self):
+        self.torture(final() + " -c 3 {port}", self.TAIL + b"\n")
+
+    def test_step6(self):
+        self.torture(step6() + " {port}", b"")
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):      # as for ^C: end the server, too
+        signal.signal(number, signal.default_int_handler)
+    unittest.main()

@@ -1,0 +1,200 @@
+/*
+ * edit_fuzz - final/edit.c, utf8.c and show.c with any bytes
+ *
+ * A libFuzzer target. The first byte of the input is the width of the screen, the second
+ * one says how many keys are typed between two drawings. See fuzz.py. What must hold:
+ *
+ *   - how the typed bytes are cut into pieces makes no difference;
+ *   - the line stays valid UTF-8, and the cursor between two of its characters;
+ *   - whatever is written for a terminal is printable, apart from the few escape
+ *     sequences that edit.h and show.h speak of, and no row is wider than the screen.
+ */
+#define _XOPEN_SOURCE 700 /* wcwidth(3) */
+
+#include "../../final/edit.h"
+#include "../../final/show.h"
+#include "../../final/utf8.h"
+
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <wchar.h>
+
+#define REQUIRE(condition)                                                               \
+    ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
+
+/* ---- what is written for a terminal ---- */
+
+struct output {
+    FILE *file;
+    char *bytes;
+    size_t len;
+};
+
+static struct output output_open(void)
+{
+    struct output out = {NULL, NULL, 0};
+    REQUIRE((out.file = open_memstream(&out.bytes, &out.len)) != NULL);
+    return out;
+}
+
+/* Takes an escape sequence off the front. Only these are allowed. */
+static size_t escape_length(const char *bytes, size_t len)
+{
+    size_t end = 2;
+
+    REQUIRE(len >= 3 && bytes[1] == '[');
+    while (end < len && bytes[end] >= '0' && bytes[end] <= '9')
+        end++;
+    REQUIRE(end < len && strchr("ACJm", bytes[end]) != NULL);
+    return end + 1;
+}
+
+/* Requires that all is printable, but for `controls`; returns the widest row's columns. */
+static int output_check(struct output *out, const char *controls)
+{
+    int columns = 0, widest = 0;
+
+    fclose(out->file);
+    for (size_t at = 0; at < out->len;) {
+        uint32_t point = 0;
+        int length = utf8_decode(out->bytes + at, out->len - at, &point);
+        REQUIRE(length > 0);
+        if (point == 0x1b) {
+            at += escape_length(out->bytes + at, out->len - at);
+            continue;
+        }
+        at += (size_t)length;
+        if (point == '\r' || point == '\n')
+            columns = 0;
+        else if (utf8_printable(point) && wcwidth((wchar_t)point) > 0)
+            columns += wcwidth((wchar_t)point);
+        REQUIRE(utf8_printable(point) ||
+                (point < 0x20 && point > 0 && strchr(controls, (int)point) != NULL));
+        widest = columns > widest ? columns : widest;
+    }
+    free(out->bytes);
+    return widest;
+}
+
+/* ---- the editor ---- */
+
+static void line_check(const struct edit *e)
+{
+    bool boundary = e->cursor == e->len;
+
+    REQUIRE(e->cursor <= e->len && e->len <= EDIT_MAX);
+    REQUIRE(e->killed_len <= EDIT_MAX && e->recalled <= e->remembered);
+    for (size_t at = 0; at < e->len;) {
+        uint32_t point;
+        int length = utf8_decode(e->text + at, e->len - at, &point);
+        REQUIRE(length > 0);
+        boundary |= at == e->cursor;
+        at += (size_t)length;
+    }
+    REQUIRE(boundary);
+}
+
+static void line_draw(struct edit *e)
+{
+    struct output out = output_open();
+
+    edit_draw(e, out.file);
+    REQUIRE(e->drawn_cursor < e->columns);
+    REQUIRE(output_check(&out, "\a\r") < e->columns);
+}
+
+/* Types bytes, and sends each line as soon as it is there. Returns how many events. */
+static size_t keys_type(struct edit *e, const char *bytes, size_t len)
+{
+    size_t events = 0;
+
+    while (len > 0) {
+        size_t used;
+        enum edit_event event = edit_feed(e, bytes, len, &used);
+        REQUIRE(used <= len && (event != EDIT_NONE || used == len));
+        if (event == EDIT_LINE)
+            edit_next(e);
+        events += event != EDIT_NONE;
+        bytes += used;
+        len -= used;
+    }
+    return events;
+}
+
+static void lines_same(const struct edit *a, const struct edit *b)
+{
+    REQUIRE(a->len == b->len && memcmp(a->text, b->text, a->len) == 0);
+    REQUIRE(a->cursor == b->cursor && a->pasting == b->pasting);
+    REQUIRE(a->key_len == b->key_len && a->part_len == b->part_len);
+    REQUIRE(a->remembered == b->remembered && a->recalled == b->recalled);
+    REQUIRE(a->killed_len == b->killed_len &&
+            memcmp(a->killed, b->killed, a->killed_len) == 0);
+}
+
+static void edit_check(int columns, size_t step, const char *bytes, size_t len)
+{
+    static struct edit whole, pieces;
+    size_t events = 0;
+
+    edit_open(&whole, "> ", columns);
+    edit_open(&pieces, "> ", columns);
+    for (size_t at = 0; at < len; at += step) {
+        events += keys_type(&pieces, bytes + at, step < len - at ? step : len - at);
+        line_check(&pieces);
+        line_draw(&pieces);
+        if (at % 64 == 0)
+            edit_resize(&pieces, columns + (int)(at % 128));
+    }
+    REQUIRE(keys_type(&whole, bytes, len) == events);
+    lines_same(&whole, &pieces);
+    edit_close(&whole);
+    edit_close(&pieces);
+}
+
+/* ---- what others say ---- */
+
+static void visible_check(const char *bytes, size_t len)
+{
+    char *visible = malloc(UTF8_VISIBLE_MAX * len + 1);
+    struct output out = output_open();
+
+    size_t visible_len = utf8_visible(visible, bytes, len);
+    REQUIRE(visible_len <= UTF8_VISIBLE_MAX * len);
+    fwrite(visible, 1, visible_len, out.file);
+    output_check(&out, "");
+    free(visible);
+}
+
+/* Nobody but show_lines itself may use an escape sequence, and that in colour only. */
+static void show_check(bool colour, const char *bytes, size_t len)
+{
+    struct output out = output_open();
+    size_t used = show_lines(bytes, len, false, colour, out.file);
+
+    REQUIRE(used <= len);
+    REQUIRE(used + show_lines(bytes + used, len - used, true, colour, out.file) == len);
+    fflush(out.file);
+    REQUIRE(colour || memchr(out.bytes, 0x1b, out.len) == NULL);
+    output_check(&out, "\t\n");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char *locale;
+
+    if (locale == NULL)
+        REQUIRE((locale = setlocale(LC_CTYPE, "C.UTF-8")) != NULL);
+    if (size < 2)
+        return 0;
+    size_t len = size - 2;
+    char *bytes = malloc(len > 0 ? len : 1); /* where it ends, no more may be read */
+    memcpy(bytes, data + 2, len);
+    edit_check(data[0], 1 + data[1] % 32U, bytes, len);
+    visible_check(bytes, len);
+    show_check(false, bytes, len);
+    show_check(true, bytes, len);
+    free(bytes);
+    return 0;
+}
