@@ -467,8 +467,8 @@ static size_t clients_limit(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         err(1, "getrlimit");
     limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) <
-        0) { /* macOS: the limit it names is no number */
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        /* macOS names infinity for a limit, and refuses it. */
         limit.rlim_cur = DESCRIPTORS_MACOS;
         if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
             err(1, "setrlimit");
