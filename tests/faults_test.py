@@ -280,7 +280,8 @@ class Harmful(unittest.TestCase):
         for client in visitors:
             self.assertLessEqual(spoken.get(client.name, 0), client.sent)
             self.assertTrue(is_piece(client.lines(), whole), client.data)
-        self.assertGreater(len(whole), self.VISITS)     # the chat went on
+        # The chat went on; how much of it there was depends on the pauses in accepting.
+        self.assertGreater(len(whole), self.VISITS // 10)
 
     def bear(self, server: Server) -> None:
         before = None
