@@ -41,6 +41,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
+PROGRAMS = shlex.quote(str(BUILD))    # as a part of a command: its path may have spaces
 RESULTS = ROOT / "build" / "bench.json"
 MAKE = os.environ.get("MAKE") or "make"
 QUICK = bool(os.environ.get("QUICK"))
@@ -59,9 +60,9 @@ class Server(NamedTuple):
 
 
 SERVERS = [
-    Server("final", f"{BUILD}/chatsrv -n {{port}}"),
-    Server("step 6", f"{BUILD}/step6 {{port}}"),
-    Server("floor", f"{BUILD}/floor {{port}}"),
+    Server("final", f"{PROGRAMS}/chatsrv -n {{port}}"),
+    Server("step 6", f"{PROGRAMS}/step6 {{port}}"),
+    Server("floor", f"{PROGRAMS}/floor {{port}}"),
     Server("redis", "redis-server --bind 127.0.0.1 --port {port} --save ''"
                     " --appendonly no --maxclients 15000"
                     " --client-output-buffer-limit 'pubsub 0 0 0'",
