@@ -10,6 +10,7 @@ Environment: CC and CFLAGS, to build with something else; FAULTS_SEED, to repeat
 """
 import array
 import contextlib
+import itertools
 import os
 import pathlib
 import random
@@ -50,6 +51,7 @@ HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 rec
 STAGES = [*(f"Test{stage}" for stage in range(1, 7)), "TestRules"]
 REFUSALS = ["test_client_limit", "test_descriptor_limit"]
 
+LAST = 999999                           # the number of a visitor who comes after all others
 SPARED = "127.0.0.2"                    # the witness's address, whose connection has no faults
 TOTALS = {"faults": 0, "runs": 0}       # for the last line
 
@@ -247,7 +249,11 @@ class Harmful(unittest.TestCase):
         witness = greeted(server.port, SPARED)
         crowd: List[Client] = []
         gone: List[Client] = []
-        for visit in range(self.VISITS):
+        end = time.monotonic() + 12 * DEADLINE
+        for visit in itertools.count():     # more of them where accepting had to pause often
+            if visit >= self.VISITS and witness.data.count(b"\n") > self.VISITS + 1:
+                break
+            self.assertLess(time.monotonic(), end, "the chat does not go on")
             if len(crowd) < self.CROWD:
                 with contextlib.suppress(ConnectionError):
                     crowd.append(Client(server.port))
@@ -280,15 +286,14 @@ class Harmful(unittest.TestCase):
         for client in visitors:
             self.assertLessEqual(spoken.get(client.name, 0), client.sent)
             self.assertTrue(is_piece(client.lines(), whole), client.data)
-        # The chat went on; how much of it there was depends on the pauses in accepting.
-        self.assertGreater(len(whole), self.VISITS // 10)
+        self.assertGreater(len(whole), self.VISITS)     # the chat went on
 
     def bear(self, server: Server) -> None:
         before = None
         for round_ in range(2):
             witness, visitors = self.visits(server)
             speaker = greeted(server.port, SPARED)
-            last = b"visitor %d, message 1, \n" % self.VISITS
+            last = b"visitor %d, message 1, \n" % LAST
             speaker.name, speaker.sent = last[:-14], 1
             speaker.send(last)
             self.assertTrue(witness.expect(last) and speaker.expect(last))
