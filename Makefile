@@ -81,27 +81,27 @@ examples:
 	$(COMPILE) -I../final -o "../build/$${c%.c}" $$c $(LINK)) || exit 1; done
 
 notes:
-	$(PYTHON) tests/notes.py
+	$(PYTHON) notes/embed.py
 
 test:
-	@MAKE='$(MAKE)' $(PYTHON) tests/check.py test $(ONLY)
+	@MAKE='$(MAKE)' $(PYTHON) tests/runner.py test $(ONLY)
 
 check:
-	@MAKE='$(MAKE)' $(PYTHON) tests/check.py check $(ONLY)
+	@MAKE='$(MAKE)' $(PYTHON) tests/runner.py check $(ONLY)
 
 mutants:
-	@MAKE='$(MAKE)' $(PYTHON) tests/mutants.py
+	@MAKE='$(MAKE)' $(PYTHON) tests/mutants/mutants.py
 
 fuzz:
 	@MAKE='$(MAKE)' $(PYTHON) tests/fuzz/fuzz.py
 
 bench:
-	@MAKE='$(MAKE)' QUICK='$(QUICK)' PEER='$(PEER)' $(PYTHON) tests/bench.py
+	@MAKE='$(MAKE)' QUICK='$(QUICK)' PEER='$(PEER)' $(PYTHON) tests/load/bench.py
 
 submit:
 	@MAKE='$(MAKE)' FORCE='$(FORCE)' $(PYTHON) tests/submit.py '$(P2)'
 
-# For tests/check.py: how to compile, and what follows the sources.
+# For tests/runner.py: how to compile, and what follows the sources.
 flags:
 	@echo '$(COMPILE)'; echo '$(LINK)'
 

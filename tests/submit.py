@@ -48,7 +48,7 @@ def main() -> None:
     server, client = target / "chatsrv", target / "chatcl"
     run(sys.executable, "tests/test.py", *os.environ.get("SUBMIT_TESTS", "").split(),
         CHATSRV_TEST_SERVER=f"{shlex.quote(str(server))} {{options}} {{port}}")
-    run(sys.executable, "tests/chatcl_test.py",
+    run(sys.executable, "tests/system/chatcl_test.py",
         *os.environ.get("SUBMIT_CLIENT_TESTS", "").split(), CHATCL=shlex.quote(str(client)))
     print(f"all tests passed; to commit in {target}: {' '.join(file.name for file in files)}")
 

@@ -92,7 +92,7 @@ static inline int checks_done(void)
 
 /* ---- time ---- */
 
-static inline long now_ms(void)
+static inline long clock_ms(void)
 {
     struct timespec now;
 
@@ -101,7 +101,7 @@ static inline long now_ms(void)
 }
 
 /* Checks "not earlier", as far as clocks agree. How much later is the machine's own. */
-#define EXPECT_WAITED(since, ms) EXPECT(now_ms() - (since) >= (ms)-5, 1)
+#define EXPECT_WAITED(since, ms) EXPECT(clock_ms() - (since) >= (ms)-5, 1)
 
 /* Sends a SIGALRM every 20 ms from now on, for ten seconds at most. */
 static inline void ticks_start(void)

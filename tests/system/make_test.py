@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tests the Makefiles, in a copy whose path has spaces, with the make that is named.
 
-    python3 tests/make_test.py make|bmake [CLASS[.TEST]]
+    python3 tests/system/make_test.py make|bmake [CLASS[.TEST]]
 """
 import os
 import pathlib
@@ -14,7 +14,7 @@ import tempfile
 import time
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAKE = sys.argv.pop(1) if len(sys.argv) > 1 else "make"
 LINUX = sys.platform == "linux"
 

@@ -5,7 +5,7 @@ The programs are in build/examples (`make examples`), or where EXAMPLES says. No
 depends on timing: each waits for an event, until DEADLINE at most. After a test nothing
 may be left: no process, no file in its folder, no line on stderr that was not expected.
 
-    python3 tests/examples_test.py [ClassName[.test_name]]
+    python3 tests/system/examples_test.py [ClassName[.test_name]]
 """
 import os
 import re
@@ -21,7 +21,7 @@ import tempfile
 import time
 import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCES = os.path.join(ROOT, "notes", "examples")
 BINARIES = os.path.abspath(
     os.environ.get("EXAMPLES") or os.path.join(ROOT, "build", "examples"))

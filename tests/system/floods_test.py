@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Floods and churn, and beside them two honest clients who must lose nothing (Linux).
 
-    CHATSRV_TEST_SERVER='CMD {options} {port}' python3 tests/flood_test.py [CLASS[.TEST]]
+    CHATSRV_TEST_SERVER='CMD {options} {port}' python3 tests/system/floods_test.py [CLASS[.TEST]]
 
 Floods is best run on a server built with AddressSanitizer. Bounds measures memory and processor
 time, so it needs one built without.
@@ -25,6 +25,7 @@ import time
 import unittest
 from typing import Iterator
 
+import support
 import test                             # tests/test.py, not Python's own
 from model_test import Log
 from test import DEADLINE, TERMINATED, Peer, Server

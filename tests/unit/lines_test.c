@@ -4,7 +4,7 @@
  * The expected messages come from a splitter that sees the whole stream and is written
  * from the protocol's sentences, not from lines.c.
  */
-#include "../final/lines.h"
+#include "../../final/lines.h"
 #include "check.h"
 
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  *   chatload.c         options, the table of dialects, main
  *   chatload_conn.c    one connection: opening, joining, sending, receiving
  *   chatload_crowd.c   modes hold and churn: many connections
- *   chatload_cast.c    modes broadcast, latency and slow: many deliveries, all checked
+ *   chatload_fanout.c    modes broadcast, latency and slow: many deliveries, all checked
  *   chatload_events.c  mode events: what an event costs, with no server at all
  *   chatload_meter.c   clocks, the server's CPU time and memory, progress, failure
  *
@@ -127,7 +127,7 @@ void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size
 void mode_hold(struct load *load);
 void mode_churn(struct load *load);
 
-/* ---- chatload_cast.c ---- */
+/* ---- chatload_fanout.c ---- */
 
 void mode_broadcast(struct load *load); /* slow is broadcast with stalled clients */
 void mode_latency(struct load *load);

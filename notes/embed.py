@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Puts code into the chapters of notes/, and checks the chapters against the code.
 
-    python3 tests/notes.py [write]   fills in the code; says which files changed
-    python3 tests/notes.py check     changes no file; says what is wrong, with exit status 1
+    python3 notes/embed.py [write]   fills in the code; says which files changed
+    python3 notes/embed.py check     changes no file; says what is wrong, with exit status 1
 
 A chapter embeds code by a pair of comments. What stands between them is generated:
 

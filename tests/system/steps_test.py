@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tests the steps as steps: each does what it says, no more, and little differs from the last.
 
-    STEPS=DIR python3 tests/steps_test.py [CLASS[.TEST]]
+    STEPS=DIR python3 tests/system/steps_test.py [CLASS[.TEST]]
 
 STEPS is the folder with the six programs, named as their sources: 1-accept and so on. `make test`
 builds them and runs this for both backends.
@@ -19,10 +19,11 @@ import time
 import unittest
 from typing import List, Tuple
 
+import support
 import test                             # tests/test.py, not Python's own
 from test import ACCEPTED, DEADLINE, LINUX, TERMINATED, Server, processes
 
-SOURCES = sorted((pathlib.Path(__file__).resolve().parent.parent / "steps").glob("[1-6]-*.c"))
+SOURCES = sorted((support.ROOT / "steps").glob("[1-6]-*.c"))
 STEPS = pathlib.Path(os.environ.get("STEPS", "build/check/native/steps"))
 VISITS = 10000
 GROWTH_MAX = 128 << 10                  # bytes of memory, so not even 16 a visit

@@ -2,7 +2,7 @@
  * utf8_test.c - final/utf8.c: every code point, every kind of malformed byte, the visible
  * form of texts that are meant to do harm and of random bytes
  */
-#include "../final/utf8.h"
+#include "../../final/utf8.h"
 #include "check.h"
 
 #include <stdlib.h>

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Do the tests notice? Each file in tests/mutants/ is a fault that a program might well have.
 
-    python3 tests/mutants.py [NAME...]      (those whose names contain NAME)
-    python3 tests/mutants.py --list
+    python3 tests/mutants/mutants.py [NAME...]      (those whose names contain NAME)
+    python3 tests/mutants/mutants.py --list
 
 Such a file says in one sentence what is wrong, then which test has to notice:
 
-    Caught by: JOB: TESTS       a job of check.py ("native" may be left out), and tests of it
+    Caught by: JOB: TESTS       a job of runner.py ("native" may be left out), and tests of it
 
 and ends with a unified diff of one source. Line numbers in it do not count: what stands in the
 diff has to be in the source once. It is applied to a copy of the repository; there, the test has
@@ -20,11 +20,12 @@ import shutil
 import sys
 from typing import Iterator, List, NamedTuple
 
-import check
-from check import Job, Result, ROOT
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import runner
+from runner import Job, Result, ROOT
 
 MUTANTS = ROOT / "tests" / "mutants"
-JOBS = {job.name: job for job in check.check_jobs()}
+JOBS = {job.name: job for job in runner.check_jobs()}
 
 
 class Mutant(NamedTuple):
@@ -68,8 +69,8 @@ def copy(name: str) -> Iterator[pathlib.Path]:
 
 
 def build_for(jobs: List[Job], root: pathlib.Path) -> Result:
-    results = [check.build(variant, programs, root)
-               for variant, programs in check.programs_by_variant(jobs).items()]
+    results = [runner.build(variant, programs, root)
+               for variant, programs in runner.programs_by_variant(jobs).items()]
     return Result("build", all(result.passed for result in results),
                   "".join(result.output for result in results),
                   sum(result.seconds for result in results))
@@ -86,7 +87,7 @@ def judge(mutant: Mutant) -> Result:
         built = build_for([mutant.job], root)
         if not built.passed:
             return Result(mutant.name, False, f"does not build:\n{built.output}", built.seconds)
-        tested = check.run_job(hurry(mutant.job), root)
+        tested = runner.run_job(hurry(mutant.job), root)
     output = f"not caught: {mutant.fault}\n{mutant.job.name} {mutant.job.tests} passes"
     return Result(mutant.name, not tested.passed, output, built.seconds + tested.seconds)
 
@@ -100,9 +101,9 @@ def without_faults(jobs: List[Job]) -> bool:
     """Whether the tests pass that are to fail later."""
     with copy("none") as root:
         built = build_for(jobs, root)
-        results = [built] if not built.passed else check.in_parallel(
-            functools.partial(check.run_job, job, root) for job in sorted(set(jobs)))
-        return all(check.report(result._replace(name=f"without a fault: {result.name}")
+        results = [built] if not built.passed else runner.in_parallel(
+            functools.partial(runner.run_job, job, root) for job in sorted(set(jobs)))
+        return all(runner.report(result._replace(name=f"without a fault: {result.name}")
                                 for result in results if not result.passed))
 
 
@@ -115,11 +116,11 @@ def main() -> int:
         return 0
     if not without_faults([mutant.job for mutant in mutants]):
         return 1
-    caught = list(check.report(check.in_parallel(functools.partial(judge, mutant)
+    caught = list(runner.report(runner.in_parallel(functools.partial(judge, mutant)
                                                  for mutant in mutants)))
     print(f"{caught.count(True)} of {len(caught)} caught")
     return 0 if caught and all(caught) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(check.until_interrupted(main))
+    sys.exit(runner.until_interrupted(main))

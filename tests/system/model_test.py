@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plays a random chat and checks every byte of it against a model of the protocol.
 
-    python3 tests/model_test.py [--server 'CMD {port}'] [--seed N] [--rounds N] [--drop-tail]
+    python3 tests/system/model_test.py [--server 'CMD {port}'] [--seed N] [--rounds N] [--drop-tail]
 
 The seed is printed; the same one plays the same script again. --drop-tail is for servers that
 drop an unterminated last line and close at end of file, as the steps do.
@@ -31,6 +31,7 @@ import tempfile
 import time
 from typing import Deque, Dict, List, Optional, Set, Tuple
 
+import support
 import test                             # tests/test.py, not Python's own
 from test import DEADLINE, MESSAGE_MAX, TERMINATED, Peer, Server, Verdict, shown
 

@@ -5,9 +5,9 @@
  * promises and nothing more, so that what differs between the two passes. Prints
  * "ok N checks"; the first promise that is broken ends the test, with exit status 1.
  */
-#include "../final/evloop.h"
+#include "../../final/evloop.h"
 
-#include "kqueue/expect.h"
+#include "../kqueue/expect.h"
 
 #include <sys/resource.h>
 
@@ -553,7 +553,7 @@ static void test_timeout(void)
     pair_local(fd);
     EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
     for (int i = 0; i < 4; i++) {
-        long since = now_ms();
+        long since = clock_ms();
         EXPECT(evloop_wait(loop, &event, 1, timeouts[i]), 0);
         EXPECT_WAITED(since, timeouts[i]);
     }

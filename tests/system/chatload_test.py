@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tests the load tester: what it passes, and above all what it must not pass.
 
-Usage: python3 tests/chatload_test.py
+Usage: python3 tests/system/chatload_test.py
 
 Environment: CHATLOAD, the tester (build/chatload); CHATSRV_TEST_SERVER, a right server,
 with {port} where the port goes (build/chatsrv {port}). The wrong servers are threads in
@@ -21,7 +21,7 @@ import threading
 import time
 import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATLOAD = os.environ.get("CHATLOAD", os.path.join(ROOT, "build", "chatload"))
 SERVER = os.environ.get("CHATSRV_TEST_SERVER",
                         os.path.join(ROOT, "build", "chatsrv") + " {port}")

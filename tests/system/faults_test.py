@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Tests what the server does when the calls that it makes fail (Linux).
 
-    python3 tests/faults_test.py [CLASS[.TEST]]
+    python3 tests/system/faults_test.py [CLASS[.TEST]]
 
-The servers, final/ and step 6, are built with tests/faults.c between them and the C library, and
+The servers, final/ and step 6, are built with tests/system/faults.c between them and the C library, and
 with AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Environment: CC and CFLAGS, to build with something else; FAULTS_SEED, to repeat a run.
@@ -26,11 +26,11 @@ import time
 import unittest
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+import support
 import test                             # tests/test.py, not Python's own
 from test import DEADLINE, TERMINATED, Server
 
-TESTS = pathlib.Path(__file__).resolve().parent
-ROOT = TESTS.parent
+ROOT = support.ROOT
 CC = shlex.split(os.environ.get("CC") or "cc")
 CFLAGS = shlex.split(os.environ.get("CFLAGS")
                      or "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all")
@@ -74,7 +74,7 @@ def build(name: str, folder: str, sources: List[str]) -> str:
     """Compiles a server with the faults, once; returns its path."""
     program = pathlib.Path(BUILT.name, name)
     if not program.exists():
-        faults = TESTS / "faults.c"
+        faults = ROOT / "tests" / "system" / "faults.c"
         wraps = sorted(set(re.findall(r"__wrap_(\w+)\(", faults.read_text())))
         subprocess.run([*CC, "-std=c11", "-D_DEFAULT_SOURCE", *CFLAGS, "-o", str(program),
                         str(faults), *sources, "-Wl," + ",".join("--wrap=" + w for w in wraps)],

@@ -6,7 +6,7 @@
  * the tests compare what is seen: SHOWS("> hel|lo") has the cursor on the second l, and
  * [x] is a reversed x.
  */
-#include "../final/edit.h"
+#include "../../final/edit.h"
 #include "check.h"
 
 #include <locale.h>

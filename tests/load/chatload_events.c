@@ -6,7 +6,7 @@
  * No server takes part; the time is this process's own CPU time, with the write that
  * makes the socket readable and the read that empties it.
  */
-#include "../final/evloop.h"
+#include "../../final/evloop.h"
 #include "chatload.h"
 
 #include <poll.h>

@@ -1,5 +1,5 @@
 /*
- * chatload_cast.c - modes broadcast, latency and slow of the load tester: many deliveries
+ * chatload_fanout.c - modes broadcast, latency and slow of the load tester: many deliveries
  *
  * Message m is the one numbered m / senders of sender m % senders; all its bytes follow
  * from these two numbers, so every delivery is compared byte for byte. The senders take
@@ -20,7 +20,7 @@
  * the messages that would have been sent meanwhile. In the last millisecond before a
  * message is due the tester spins, since evloop_wait() counts in milliseconds.
  */
-#include "../final/evloop.h"
+#include "../../final/evloop.h"
 #include "chatload.h"
 
 #include <inttypes.h>
@@ -47,7 +47,7 @@ struct member {
     size_t tail_size; /* bytes of a message that has not come whole */
 };
 
-struct cast {
+struct fanout {
     struct load *load;
     const struct options *options;
     struct conn *conns; /* members, stalled clients, publishers */
@@ -91,13 +91,13 @@ static void number_write(char *text, int width, size_t number)
 }
 
 /* Writes message m as receivers should get it. */
-static void frame_write(const struct cast *cast, size_t m, char *frame)
+static void frame_write(const struct fanout *fanout, size_t m, char *frame)
 {
-    size_t senders = cast->options->senders, bytes = cast->options->bytes;
+    size_t senders = fanout->options->senders, bytes = fanout->options->bytes;
     uint64_t filler = m;
 
-    memcpy(frame, cast->receive_before, cast->body);
-    frame += cast->body;
+    memcpy(frame, fanout->receive_before, fanout->body);
+    frame += fanout->body;
     number_write(frame, SENDER_DIGITS, m % senders);
     number_write(frame + SENDER_DIGITS + 1, NUMBER_DIGITS, m / senders);
     for (size_t i = HEADER; i < bytes; i++) {
@@ -105,7 +105,7 @@ static void frame_write(const struct cast *cast, size_t m, char *frame)
         filler = filler * 6364136223846793005u + 1442695040888963407u;
         frame[i] = (char)('a' + (filler >> 33) % 26);
     }
-    memcpy(frame + bytes, cast->receive_after, cast->frame - cast->body - bytes);
+    memcpy(frame + bytes, fanout->receive_after, fanout->frame - fanout->body - bytes);
 }
 
 /* Reads a number of fixed width. Returns SIZE_MAX if it is none. */
@@ -123,7 +123,7 @@ static size_t number_read(const char *text, int width)
 
 /* ---- what can be wrong ---- */
 
-_Noreturn static void fail_corrupt(const struct cast *cast, size_t who, size_t m,
+_Noreturn static void fail_corrupt(const struct fanout *fanout, size_t who, size_t m,
                                    const char *got, const char *right)
 {
     char text[QUOTED_SIZE], right_text[QUOTED_SIZE];
@@ -132,29 +132,29 @@ _Noreturn static void fail_corrupt(const struct cast *cast, size_t who, size_t m
     while (got[at] == right[at])
         at++;
     fail("corrupt: client %zu, message %zu of sender %zu, byte %zu: got %s, should be %s",
-         who, m / cast->options->senders, m % cast->options->senders, at + 1,
-         quote(text, got + at, cast->frame - at),
-         quote(right_text, right + at, cast->frame - at));
+         who, m / fanout->options->senders, m % fanout->options->senders, at + 1,
+         quote(text, got + at, fanout->frame - at),
+         quote(right_text, right + at, fanout->frame - at));
 }
 
 /* Says what is wrong with a frame that is not the right one, and ends. */
-_Noreturn static void fail_message(const struct cast *cast, size_t who, const char *frame,
-                                   size_t sender, size_t number)
+_Noreturn static void fail_message(const struct fanout *fanout, size_t who,
+                                   const char *frame, size_t sender, size_t number)
 {
-    size_t senders = cast->options->senders;
+    size_t senders = fanout->options->senders;
     char right[FRAME_MAX];
     size_t due;
 
     if (sender >= senders || number == SIZE_MAX ||
-        number * senders + sender >= cast->sent) {
+        number * senders + sender >= fanout->sent) {
         char text[QUOTED_SIZE];
         fail("corrupt: client %zu got %s, which nobody sent", who,
-             quote(text, frame, cast->frame));
+             quote(text, frame, fanout->frame));
     }
-    frame_write(cast, number * senders + sender, right);
-    if (memcmp(frame, right, cast->frame) != 0)
-        fail_corrupt(cast, who, number * senders + sender, frame, right);
-    due = cast->next[who * senders + sender];
+    frame_write(fanout, number * senders + sender, right);
+    if (memcmp(frame, right, fanout->frame) != 0)
+        fail_corrupt(fanout, who, number * senders + sender, frame, right);
+    due = fanout->next[who * senders + sender];
     if (number < due)
         fail("twice: client %zu got message %zu of sender %zu again, %zu was due", who,
              number, sender, due);
@@ -163,16 +163,17 @@ _Noreturn static void fail_message(const struct cast *cast, size_t who, const ch
 }
 
 /* Ends the program if the oldest message on the way is late. */
-static void check_deadline(const struct cast *cast, uint64_t now)
+static void check_deadline(const struct fanout *fanout, uint64_t now)
 {
-    const struct options *options = cast->options;
-    size_t sender = cast->done % options->senders, number = cast->done / options->senders;
-    const struct slot *slot = &cast->slots[cast->done % cast->window];
+    const struct options *options = fanout->options;
+    size_t sender = fanout->done % options->senders,
+           number = fanout->done / options->senders;
+    const struct slot *slot = &fanout->slots[fanout->done % fanout->window];
     size_t who = 0;
 
-    if (cast->done == cast->sent || now < slot->due + options->deadline)
+    if (fanout->done == fanout->sent || now < slot->due + options->deadline)
         return;
-    while (cast->next[who * options->senders + sender] > number)
+    while (fanout->next[who * options->senders + sender] > number)
         who++;
     fail(
         "late or lost: message %zu of sender %zu did not reach %zu of %zu clients within "
@@ -182,14 +183,14 @@ static void check_deadline(const struct cast *cast, uint64_t now)
 }
 
 /* The k-th message must be the same for everybody; who gets it first says which it is. */
-static void check_order(struct cast *cast, size_t who, size_t m)
+static void check_order(struct fanout *fanout, size_t who, size_t m)
 {
-    size_t k = cast->members[who].got, senders = cast->options->senders;
-    size_t *place = &cast->order[k % cast->window];
+    size_t k = fanout->members[who].got, senders = fanout->options->senders;
+    size_t *place = &fanout->order[k % fanout->window];
 
-    if (k == cast->ordered) {
+    if (k == fanout->ordered) {
         *place = m;
-        cast->ordered++;
+        fanout->ordered++;
     } else if (*place != m) {
         fail("out of order: the message that came as number %zu to client %zu is %zu of "
              "sender %zu, but to another client %zu of sender %zu",
@@ -199,48 +200,50 @@ static void check_order(struct cast *cast, size_t who, size_t m)
 
 /* ---- receiving ---- */
 
-static void on_message(struct cast *cast, size_t who, const char *frame, uint64_t now)
+static void on_message(struct fanout *fanout, size_t who, const char *frame, uint64_t now)
 {
-    size_t senders = cast->options->senders;
-    size_t sender = number_read(frame + cast->body, SENDER_DIGITS);
-    size_t number = number_read(frame + cast->body + SENDER_DIGITS + 1, NUMBER_DIGITS);
+    size_t senders = fanout->options->senders;
+    size_t sender = number_read(frame + fanout->body, SENDER_DIGITS);
+    size_t number = number_read(frame + fanout->body + SENDER_DIGITS + 1, NUMBER_DIGITS);
     size_t m = number * senders + sender;
-    struct slot *slot = &cast->slots[m % cast->window];
+    struct slot *slot = &fanout->slots[m % fanout->window];
 
-    if (sender >= senders || number != cast->next[who * senders + sender] ||
-        memcmp(frame, cast->frames + m % cast->window * cast->frame, cast->frame) != 0)
-        fail_message(cast, who, frame, sender, number);
-    if (cast->options->dialect->same_order)
-        check_order(cast, who, m);
-    cast->next[who * senders + sender]++;
-    cast->members[who].got++;
+    if (sender >= senders || number != fanout->next[who * senders + sender] ||
+        memcmp(frame, fanout->frames + m % fanout->window * fanout->frame,
+               fanout->frame) != 0)
+        fail_message(fanout, who, frame, sender, number);
+    if (fanout->options->dialect->same_order)
+        check_order(fanout, who, m);
+    fanout->next[who * senders + sender]++;
+    fanout->members[who].got++;
     slot->missing--;
-    if (cast->latencies)
-        cast->latencies[cast->latency_count++] = now - slot->due;
-    while (cast->done < cast->sent && cast->slots[cast->done % cast->window].missing == 0)
-        cast->done++;
+    if (fanout->latencies)
+        fanout->latencies[fanout->latency_count++] = now - slot->due;
+    while (fanout->done < fanout->sent &&
+           fanout->slots[fanout->done % fanout->window].missing == 0)
+        fanout->done++;
 }
 
 /* One recv; then every message that is whole. */
-static void on_member_readable(struct cast *cast, size_t who)
+static void on_member_readable(struct fanout *fanout, size_t who)
 {
-    struct member *member = &cast->members[who];
-    char *tail = cast->tails + who * cast->frame;
-    char *bytes = cast->bytes;
+    struct member *member = &fanout->members[who];
+    char *tail = fanout->tails + who * fanout->frame;
+    char *bytes = fanout->bytes;
     size_t size = member->tail_size, n, used;
     uint64_t now;
 
     memcpy(bytes, tail, size);
-    n = conn_read(&cast->conns[who], bytes + size, READ_MAX - size);
+    n = conn_read(&fanout->conns[who], bytes + size, READ_MAX - size);
     now = clock_now();
-    cast->reads += n > 0;
+    fanout->reads += n > 0;
     for (size += n; size > 0; bytes += used, size -= used) {
-        used = conn_ping(cast->load, &cast->conns[who], bytes, size);
-        if (used == 0 && size < cast->frame)
+        used = conn_ping(fanout->load, &fanout->conns[who], bytes, size);
+        if (used == 0 && size < fanout->frame)
             break;
         if (used == 0) {
-            on_message(cast, who, bytes, now);
-            used = cast->frame;
+            on_message(fanout, who, bytes, now);
+            used = fanout->frame;
         }
     }
     memcpy(tail, bytes, size);
@@ -248,97 +251,98 @@ static void on_member_readable(struct cast *cast, size_t who)
 }
 
 /* A publisher is told of each message how many got it, always in the same words. */
-static void on_publisher_readable(struct cast *cast, struct conn *conn)
+static void on_publisher_readable(struct fanout *fanout, struct conn *conn)
 {
-    size_t n = conn_read(conn, cast->bytes, READ_MAX), size = strlen(cast->receipt);
+    size_t n = conn_read(conn, fanout->bytes, READ_MAX), size = strlen(fanout->receipt);
     char text[QUOTED_SIZE];
 
     for (size_t i = 0; i < n; i++) {
-        if (cast->bytes[i] != cast->receipt[conn->column])
+        if (fanout->bytes[i] != fanout->receipt[conn->column])
             fail("publisher %zu: got %s amid receipts '%s'", conn->number,
-                 quote(text, cast->bytes + i, n - i), cast->receipt);
+                 quote(text, fanout->bytes + i, n - i), fanout->receipt);
         conn->column = (conn->column + 1) % size;
     }
 }
 
-static void on_event(struct cast *cast, struct conn *conn, int ready)
+static void on_event(struct fanout *fanout, struct conn *conn, int ready)
 {
-    size_t who = (size_t)(conn - cast->conns);
+    size_t who = (size_t)(conn - fanout->conns);
 
     if (ready & EVLOOP_WRITE)
-        conn_flush(cast->load, conn);
-    if (ready & EVLOOP_READ && who < cast->options->clients)
-        on_member_readable(cast, who);
+        conn_flush(fanout->load, conn);
+    if (ready & EVLOOP_READ && who < fanout->options->clients)
+        on_member_readable(fanout, who);
     else if (ready & EVLOOP_READ)
-        on_publisher_readable(cast, conn);
+        on_publisher_readable(fanout, conn);
 }
 
 /* ---- sending ---- */
 
 /* Returns when the next message shall be sent. */
-static uint64_t next_due(const struct cast *cast, uint64_t now)
+static uint64_t next_due(const struct fanout *fanout, uint64_t now)
 {
-    if (cast->interval == 0)
+    if (fanout->interval == 0)
         return now;
-    return cast->start + (cast->sent - cast->first) * cast->interval;
+    return fanout->start + (fanout->sent - fanout->first) * fanout->interval;
 }
 
 /* Hands the next message to its sender's connection. */
-static void message_write(struct cast *cast, uint64_t due)
+static void message_write(struct fanout *fanout, uint64_t due)
 {
-    size_t m = cast->sent++;
-    struct conn *conn = &cast->sender_conns[m % cast->options->senders];
-    char *frame = cast->frames + m % cast->window * cast->frame;
+    size_t m = fanout->sent++;
+    struct conn *conn = &fanout->sender_conns[m % fanout->options->senders];
+    char *frame = fanout->frames + m % fanout->window * fanout->frame;
 
-    cast->slots[m % cast->window] = (struct slot){due, cast->options->clients};
-    frame_write(cast, m, frame);
-    conn_write(conn, cast->send_before, strlen(cast->send_before));
-    conn_write(conn, frame + cast->body, cast->options->bytes);
-    conn_write(conn, cast->send_after, strlen(cast->send_after));
+    fanout->slots[m % fanout->window] = (struct slot){due, fanout->options->clients};
+    frame_write(fanout, m, frame);
+    conn_write(conn, fanout->send_before, strlen(fanout->send_before));
+    conn_write(conn, frame + fanout->body, fanout->options->bytes);
+    conn_write(conn, fanout->send_after, strlen(fanout->send_after));
 }
 
 /* Sends what the window and the clock allow, with one send(2) for each sender. */
-static void messages_send(struct cast *cast, size_t until)
+static void messages_send(struct fanout *fanout, size_t until)
 {
-    size_t first = cast->sent, senders = cast->options->senders;
+    size_t first = fanout->sent, senders = fanout->options->senders;
     uint64_t now = clock_now(), due;
 
-    while (cast->sent < until && cast->sent - cast->done < cast->window &&
-           (due = next_due(cast, now)) <= now) {
-        if (now - due > cast->sent_late)
-            cast->sent_late = now - due;
-        message_write(cast, due);
+    while (fanout->sent < until && fanout->sent - fanout->done < fanout->window &&
+           (due = next_due(fanout, now)) <= now) {
+        if (now - due > fanout->sent_late)
+            fanout->sent_late = now - due;
+        message_write(fanout, due);
     }
-    for (size_t m = first; m < cast->sent && m - first < senders; m++)
-        conn_flush(cast->load, &cast->sender_conns[m % senders]);
+    for (size_t m = first; m < fanout->sent && m - first < senders; m++)
+        conn_flush(fanout->load, &fanout->sender_conns[m % senders]);
 }
 
 /* Returns for how many milliseconds there is nothing to do but to receive. */
-static int wait_ms(const struct cast *cast, size_t until)
+static int wait_ms(const struct fanout *fanout, size_t until)
 {
-    uint64_t now = clock_now(), due = next_due(cast, now);
+    uint64_t now = clock_now(), due = next_due(fanout, now);
 
-    if (cast->interval == 0 || cast->sent == until || due > now + TICK)
+    if (fanout->interval == 0 || fanout->sent == until || due > now + TICK)
         return TICK_MS;
     return due < now ? 0 : (int)((due - now) / MILLISECOND);
 }
 
 /* Sends messages until `until` of them are sent and received. */
-static void cast_run(struct cast *cast, size_t until)
+static void cast_run(struct fanout *fanout, size_t until)
 {
     struct evloop_event events[EVLOOP_BATCH];
 
-    cast->start = clock_now();
-    cast->first = cast->sent;
-    while (cast->done < until) {
-        messages_send(cast, until);
-        int n = evloop_wait(cast->load->loop, events, EVLOOP_BATCH, wait_ms(cast, until));
+    fanout->start = clock_now();
+    fanout->first = fanout->sent;
+    while (fanout->done < until) {
+        messages_send(fanout, until);
+        int n =
+            evloop_wait(fanout->load->loop, events, EVLOOP_BATCH, wait_ms(fanout, until));
         if (n < 0)
             fail_errno("evloop_wait");
-        check_deadline(cast, clock_now()); /* before anything late is received */
+        check_deadline(fanout, clock_now()); /* before anything late is received */
         for (int i = 0; i < n; i++)
-            on_event(cast, events[i].data, events[i].ready);
-        progress(cast->load, "messages", cast->done, until);
+            on_event(fanout, events[i].data, events[i].ready);
+        progress(fanout->load, "messages", fanout->done, until);
     }
 }
 
@@ -360,122 +364,122 @@ static void text_expand(const struct options *options, const char *text, char *o
     *out = '\0';
 }
 
-static void texts_prepare(struct cast *cast)
+static void texts_prepare(struct fanout *fanout)
 {
-    const struct options *options = cast->options;
+    const struct options *options = fanout->options;
     const struct dialect *dialect = options->dialect;
 
-    text_expand(options, dialect->send_before, cast->send_before);
-    text_expand(options, dialect->send_after, cast->send_after);
-    text_expand(options, dialect->receive_before, cast->receive_before);
-    text_expand(options, dialect->receive_after, cast->receive_after);
-    text_expand(options, dialect->receipt, cast->receipt);
+    text_expand(options, dialect->send_before, fanout->send_before);
+    text_expand(options, dialect->send_after, fanout->send_after);
+    text_expand(options, dialect->receive_before, fanout->receive_before);
+    text_expand(options, dialect->receive_after, fanout->receive_after);
+    text_expand(options, dialect->receipt, fanout->receipt);
     if (options->prefix)
-        snprintf(cast->receive_before, WRAP_MAX, "%s", options->prefix);
-    cast->body = strlen(cast->receive_before);
-    cast->frame = cast->body + options->bytes + strlen(cast->receive_after);
+        snprintf(fanout->receive_before, WRAP_MAX, "%s", options->prefix);
+    fanout->body = strlen(fanout->receive_before);
+    fanout->frame = fanout->body + options->bytes + strlen(fanout->receive_after);
 }
 
 /* Opens all connections: first the members, who also send if the dialect lets them. */
-static void conns_open(struct cast *cast)
+static void conns_open(struct fanout *fanout)
 {
-    const struct options *options = cast->options;
+    const struct options *options = fanout->options;
     size_t members = options->clients, stalled = options->stalled;
     bool publish = options->dialect->publisher.request != NULL;
     size_t publishers = publish ? options->senders : 0;
     struct conn *conns = allocate(members + stalled + publishers, sizeof *conns);
 
-    crowd_open(cast->load, conns, MEMBER, members, 0, false);
-    crowd_open(cast->load, conns + members, STALLED, stalled, members, false);
-    crowd_open(cast->load, conns + members + stalled, PUBLISHER, publishers,
+    crowd_open(fanout->load, conns, MEMBER, members, 0, false);
+    crowd_open(fanout->load, conns + members, STALLED, stalled, members, false);
+    crowd_open(fanout->load, conns + members + stalled, PUBLISHER, publishers,
                members + stalled, false);
-    cast->conns = conns;
-    cast->sender_conns = publish ? conns + members + stalled : conns;
+    fanout->conns = conns;
+    fanout->sender_conns = publish ? conns + members + stalled : conns;
 }
 
-/* Returns a cast that is ready to run, all its clients connected. */
-static struct cast *cast_open(struct load *load, size_t window)
+/* Returns a fanout that is ready to run, all its clients connected. */
+static struct fanout *cast_open(struct load *load, size_t window)
 {
     const struct options *options = &load->options;
-    struct cast *cast = allocate(1, sizeof *cast);
+    struct fanout *fanout = allocate(1, sizeof *fanout);
 
-    cast->load = load;
-    cast->options = options;
-    cast->window = window;
-    texts_prepare(cast);
-    cast->members = allocate(options->clients, sizeof *cast->members);
-    cast->tails = allocate(options->clients, cast->frame);
-    cast->next = allocate(options->clients * options->senders, sizeof *cast->next);
-    cast->slots = allocate(window, sizeof *cast->slots);
-    cast->frames = allocate(window, cast->frame);
-    cast->order = allocate(window, sizeof *cast->order);
-    conns_open(cast);
-    return cast;
+    fanout->load = load;
+    fanout->options = options;
+    fanout->window = window;
+    texts_prepare(fanout);
+    fanout->members = allocate(options->clients, sizeof *fanout->members);
+    fanout->tails = allocate(options->clients, fanout->frame);
+    fanout->next = allocate(options->clients * options->senders, sizeof *fanout->next);
+    fanout->slots = allocate(window, sizeof *fanout->slots);
+    fanout->frames = allocate(window, fanout->frame);
+    fanout->order = allocate(window, sizeof *fanout->order);
+    conns_open(fanout);
+    return fanout;
 }
 
 /* Nothing may follow the last message. */
-static void check_end(const struct cast *cast)
+static void check_end(const struct fanout *fanout)
 {
-    for (size_t who = 0; who < cast->options->clients; who++) {
-        if (cast->members[who].tail_size)
+    for (size_t who = 0; who < fanout->options->clients; who++) {
+        if (fanout->members[who].tail_size)
             fail("client %zu got %zu bytes behind the last message", who,
-                 cast->members[who].tail_size);
-        conn_expect_nothing(cast->load, &cast->conns[who]);
+                 fanout->members[who].tail_size);
+        conn_expect_nothing(fanout->load, &fanout->conns[who]);
     }
 }
 
-static void cast_close(struct cast *cast)
+static void cast_close(struct fanout *fanout)
 {
-    for (size_t i = 0; i < cast->options->clients + cast->options->stalled; i++)
-        conn_close(cast->load, &cast->conns[i]);
-    if (cast->sender_conns != cast->conns)
-        for (size_t i = 0; i < cast->options->senders; i++)
-            conn_close(cast->load, &cast->sender_conns[i]);
-    free(cast->conns);
-    free(cast->members);
-    free(cast->tails);
-    free(cast->next);
-    free(cast->slots);
-    free(cast->frames);
-    free(cast->order);
-    free(cast->latencies);
-    free(cast);
+    for (size_t i = 0; i < fanout->options->clients + fanout->options->stalled; i++)
+        conn_close(fanout->load, &fanout->conns[i]);
+    if (fanout->sender_conns != fanout->conns)
+        for (size_t i = 0; i < fanout->options->senders; i++)
+            conn_close(fanout->load, &fanout->sender_conns[i]);
+    free(fanout->conns);
+    free(fanout->members);
+    free(fanout->tails);
+    free(fanout->next);
+    free(fanout->slots);
+    free(fanout->frames);
+    free(fanout->order);
+    free(fanout->latencies);
+    free(fanout);
 }
 
 /* Runs the warm-up and the measured part. Returns what the measured part used. */
-static struct meter cast_measure(struct cast *cast)
+static struct meter cast_measure(struct fanout *fanout)
 {
-    const struct options *options = cast->options;
-    bool latencies = cast->interval > 0;
+    const struct options *options = fanout->options;
+    bool latencies = fanout->interval > 0;
     struct meter start, used;
 
-    cast_run(cast, options->warmup);
-    cast->reads = 0;
-    cast->sent_late = 0;
+    cast_run(fanout, options->warmup);
+    fanout->reads = 0;
+    fanout->sent_late = 0;
     if (latencies)
-        cast->latencies =
-            allocate(options->messages * options->clients, sizeof *cast->latencies);
-    start = meter_read(cast->load, NULL);
-    cast_run(cast, options->warmup + options->messages);
-    used = meter_read(cast->load, &start);
-    check_end(cast);
+        fanout->latencies =
+            allocate(options->messages * options->clients, sizeof *fanout->latencies);
+    start = meter_read(fanout->load, NULL);
+    cast_run(fanout, options->warmup + options->messages);
+    used = meter_read(fanout->load, &start);
+    check_end(fanout);
     return used;
 }
 
-static void report(const struct cast *cast, const struct meter *used)
+static void report(const struct fanout *fanout, const struct meter *used)
 {
-    const struct options *options = cast->options;
+    const struct options *options = fanout->options;
     double deliveries = (double)options->messages * (double)options->clients;
 
     printf("chatload mode=%s dialect=%s clients=%zu senders=%zu bytes=%zu window=%zu "
            "messages=%zu deliveries=%.0f",
            options->mode, options->dialect->name, options->clients, options->senders,
-           options->bytes, cast->window, options->messages, deliveries);
+           options->bytes, fanout->window, options->messages, deliveries);
     printf(" seconds=%.6f deliveries_per_second=%.0f ns_per_delivery=%.1f "
            "tester_cpu_ns_per_delivery=%.1f deliveries_per_read=%.2f",
            (double)used->wall / SECOND, deliveries * SECOND / (double)used->wall,
            (double)used->wall / deliveries, (double)used->own_cpu / deliveries,
-           deliveries / (double)cast->reads);
+           deliveries / (double)fanout->reads);
     if (options->pid)
         printf(" server_cpu_ns_per_delivery=%.1f", (double)used->server_cpu / deliveries);
 }
@@ -484,15 +488,15 @@ static void report(const struct cast *cast, const struct meter *used)
 void mode_broadcast(struct load *load)
 {
     int64_t before = meter_memory(load, "status", "VmRSS:");
-    struct cast *cast = cast_open(load, load->options.window);
-    struct meter used = cast_measure(cast);
+    struct fanout *fanout = cast_open(load, load->options.window);
+    struct meter used = cast_measure(fanout);
 
-    report(cast, &used);
+    report(fanout, &used);
     if (before >= 0)
         printf(" stalled=%zu server_memory_growth=%" PRId64, load->options.stalled,
                meter_memory(load, "status", "VmHWM:") - before);
     printf("\n");
-    cast_close(cast);
+    cast_close(fanout);
 }
 
 static int latency_compare(const void *a, const void *b)
@@ -503,11 +507,11 @@ static int latency_compare(const void *a, const void *b)
 }
 
 /* Returns the latency that so many in a thousand deliveries do not exceed. */
-static double latency_us(const struct cast *cast, size_t per_mille)
+static double latency_us(const struct fanout *fanout, size_t per_mille)
 {
-    size_t place = (cast->latency_count - 1) * per_mille / 1000;
+    size_t place = (fanout->latency_count - 1) * per_mille / 1000;
 
-    return (double)cast->latencies[place] / 1000;
+    return (double)fanout->latencies[place] / 1000;
 }
 
 /* What is older than the deadline is late: so the window never holds back a message. */
@@ -515,16 +519,18 @@ void mode_latency(struct load *load)
 {
     const struct options *options = &load->options;
     uint64_t window = options->deadline / SECOND * options->rate + options->rate + 1;
-    struct cast *cast = cast_open(load, (size_t)window);
+    struct fanout *fanout = cast_open(load, (size_t)window);
     struct meter used;
 
-    cast->interval = SECOND / options->rate;
-    used = cast_measure(cast);
-    qsort(cast->latencies, cast->latency_count, sizeof *cast->latencies, latency_compare);
-    report(cast, &used);
+    fanout->interval = SECOND / options->rate;
+    used = cast_measure(fanout);
+    qsort(fanout->latencies, fanout->latency_count, sizeof *fanout->latencies,
+          latency_compare);
+    report(fanout, &used);
     printf(" rate=%zu latency_us_p50=%.1f latency_us_p99=%.1f latency_us_p99.9=%.1f "
            "latency_us_max=%.1f tester_late_us_max=%.1f\n",
-           options->rate, latency_us(cast, 500), latency_us(cast, 990),
-           latency_us(cast, 999), latency_us(cast, 1000), (double)cast->sent_late / 1000);
-    cast_close(cast);
+           options->rate, latency_us(fanout, 500), latency_us(fanout, 990),
+           latency_us(fanout, 999), latency_us(fanout, 1000),
+           (double)fanout->sent_late / 1000);
+    cast_close(fanout);
 }

@@ -2,7 +2,7 @@
  * feed_test.c - final/feed.c against a plain model: one long array, and a place in it for
  * each cursor. Random appends, reads, opens and closes; run it with AddressSanitizer too.
  */
-#include "../final/feed.h"
+#include "../../final/feed.h"
 #include "check.h"
 
 #include <stdlib.h>

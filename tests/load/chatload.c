@@ -12,7 +12,7 @@
  * with one line on stderr if anything was lost, changed, out of order or late, 2 on wrong
  * usage. chatload.h says which file does what.
  */
-#include "../final/evloop.h"
+#include "../../final/evloop.h"
 #include "chatload.h"
 
 #include <netdb.h>

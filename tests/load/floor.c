@@ -17,7 +17,7 @@
  *     not be lost in silence. chatload's window keeps what is on the way below the size
  *     of the socket buffers.
  */
-#include "../final/evloop.h"
+#include "../../final/evloop.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>

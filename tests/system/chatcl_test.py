@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks the chat client from outside: in pipes, and on a terminal.
 
-    python3 tests/chatcl_test.py [ClassOrTest ...]
+    python3 tests/system/chatcl_test.py [ClassOrTest ...]
 
 The client is build/chatcl, or the command in the environment's CHATCL. The server is
 played by the tests. The terminal is a pseudo-terminal with a small emulator behind it
@@ -30,7 +30,7 @@ import time
 import unicodedata
 import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATCL = shlex.split(os.environ.get("CHATCL", os.path.join(ROOT, "build", "chatcl")))
 DEADLINE = 20
 

@@ -4,7 +4,7 @@
     make test                        those that need only cc, make and python3
     make check                       all of them, as CI does
     make check ONLY=lint             those whose names contain this
-    python3 tests/check.py check -l  lists the jobs
+    python3 tests/runner.py check -l  lists the jobs
 
 The jobs are in the table below. First the programs that they name are built, then the jobs run,
 two at a time, and in the end, one by one, those that want the machine to themselves. A job that
@@ -55,14 +55,14 @@ FINAL = ["chatsrv", "chatcl"]                   # built by final/Makefile
 FOLDERS = {"steps": "../steps/*.c",             # folders of programs, one for each source
            "examples": "../notes/examples/*.c"}
 PROGRAMS = {                                    # the others; all paths are seen from tests/
-    "chatload": "chatload*.c",
-    "edit_test": "edit_test.c ../final/edit.c ../final/utf8.c",
-    "evloop_test": "evloop_test.c",
-    "feed_test": "feed_test.c ../final/feed.c",
-    "floor": "floor.c",
+    "chatload": "load/chatload*.c",
+    "edit_test": "unit/edit_test.c ../final/edit.c ../final/utf8.c",
+    "evloop_test": "unit/evloop_test.c",
+    "feed_test": "unit/feed_test.c ../final/feed.c",
+    "floor": "load/floor.c",
     "kqueue_test": "kqueue/kqueue_test.c",
-    "lines_test": "lines_test.c ../final/lines.c",
-    "utf8_test": "utf8_test.c ../final/utf8.c",
+    "lines_test": "unit/lines_test.c ../final/lines.c",
+    "utf8_test": "unit/utf8_test.c ../final/utf8.c",
 }
 
 
@@ -85,10 +85,10 @@ def test_jobs() -> Iterator[Job]:
         yield Job("kqueue", "{kqueue/kqueue_test}")
     yield from other_jobs("native")
     yield Job("chatload", "CHATLOAD={native/chatload} CHATSRV_TEST_SERVER='{native/chatsrv} {port}'"
-                          " python3 tests/chatload_test.py")
-    yield Job("notes", "python3 tests/notes.py check")
-    yield Job("submit", "python3 tests/submit_test.py")
-    yield Job("make", "python3 tests/make_test.py make")
+                          " python3 tests/system/chatload_test.py")
+    yield Job("notes", "python3 notes/embed.py check")
+    yield Job("submit", "python3 tests/system/submit_test.py")
+    yield Job("make", "python3 tests/system/make_test.py make")
 
 
 def loop_jobs(variant: str) -> Iterator[Job]:
@@ -97,12 +97,12 @@ def loop_jobs(variant: str) -> Iterator[Job]:
                                   " python3 tests/test.py" % variant)
     yield Job(f"step 6 {variant}", "CHATSRV_TEST_SERVER='{%s/steps}/6-broadcast {port}'"
                                    " python3 tests/test.py" % variant, tests="TestRules")
-    yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/steps_test.py" % variant,
+    yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,
               tests="Stages Sources Resources")
-    yield Job(f"examples {variant}", "EXAMPLES={%s/examples} python3 tests/examples_test.py"
+    yield Job(f"examples {variant}", "EXAMPLES={%s/examples} python3 tests/system/examples_test.py"
                                      % variant)
     yield Job(f"model {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
-                                  " python3 tests/model_test.py" % variant)
+                                  " python3 tests/system/model_test.py" % variant)
     yield Job(f"evloop {variant}", "{%s/evloop_test}" % variant)
 
 
@@ -110,17 +110,17 @@ def other_jobs(variant: str) -> Iterator[Job]:
     """And what it has none in."""
     for name in ("edit", "feed", "lines", "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
-    yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl} python3 tests/chatcl_test.py" % variant)
+    yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl} python3 tests/system/chatcl_test.py" % variant)
 
 
 def check_jobs() -> Iterator[Job]:
     """What `make check` runs."""
     yield from test_jobs()
-    yield Job("faults", "python3 tests/faults_test.py", limit=600)
+    yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
     for shape in ("selectors", "asyncio"):      # the grader has nothing to say of right servers
         yield Job(f"right {shape}", "python3 tests/test.py --server"
-                                    " 'python3 tests/right_%s.py {port}'" % shape)
-    yield Job("model step 6 asan", "python3 tests/model_test.py --drop-tail"
+                                    " 'python3 tests/right/with_%s.py {port}'" % shape)
+    yield Job("model step 6 asan", "python3 tests/system/model_test.py --drop-tail"
                                    " --server '{asan/steps}/6-broadcast {port}'")
     yield from loop_jobs("asan")
     yield from loop_jobs("asan-kqueue")
@@ -128,10 +128,10 @@ def check_jobs() -> Iterator[Job]:
     yield Job("kqueue asan", "{asan-kqueue/kqueue_test}")
     yield Job("fuzz", "python3 tests/fuzz/fuzz.py", needs="clang", alone=True)
     yield Job("floods asan", "CHATSRV_TEST_SERVER='{asan/chatsrv} {options} {port}'"
-                             " python3 tests/flood_test.py", tests="Floods", alone=True)
+                             " python3 tests/system/floods_test.py", tests="Floods", alone=True)
     yield Job("floods native", "CHATSRV_TEST_SERVER='{native/chatsrv} {options} {port}'"
-                               " python3 tests/flood_test.py", tests="Bounds", alone=True)
-    yield Job("valgrind steps", "STEPS={native/steps} python3 tests/steps_test.py",
+                               " python3 tests/system/floods_test.py", tests="Bounds", alone=True)
+    yield Job("valgrind steps", "STEPS={native/steps} python3 tests/system/steps_test.py",
               tests="Valgrind", needs="valgrind")
     yield Job("valgrind final",     # in these tests the server ends by itself, and has to say 0
               "CHATSRV_TEST_DEADLINE=30 CHATSRV_TEST_SERVER='valgrind -q --leak-check=full"
@@ -146,13 +146,13 @@ def check_jobs() -> Iterator[Job]:
                   "ls " + " ".join("{%s/%s}" % (variant, program) for program in everything),
                   needs=variant.split("-")[0])
     yield from lint_jobs()
-    yield Job("make bmake", "python3 tests/make_test.py bmake", needs="bmake")
-    yield Job("mutants", "python3 tests/mutants.py", alone=True, limit=600)
+    yield Job("make bmake", "python3 tests/system/make_test.py bmake", needs="bmake")
+    yield Job("mutants", "python3 tests/mutants/mutants.py", alone=True, limit=600)
 
 
 def lint_jobs() -> Iterator[Job]:
-    sources = "final/*.c steps/*.c tests/*.c tests/kqueue/*.c tests/fuzz/*.c notes/examples/*.c"
-    headers = "final/*.h tests/*.h tests/kqueue/*.h tests/kqueue/sys/*.h notes/examples/*.h"
+    sources = "final/*.c steps/*.c tests/*/*.c notes/examples/*.c"
+    headers = "final/*.h tests/*/*.h tests/kqueue/sys/*.h notes/examples/*.h"
     flags = "-std=c11 -D_DEFAULT_SOURCE -D_DARWIN_C_SOURCE -Ifinal -isystem tests/kqueue"
     tidy = "xargs -P 2 -I{} clang-tidy --quiet {} -- " + flags
     yield Job("lint clang-format", f"clang-format --dry-run -Werror {sources} {headers}",
@@ -165,7 +165,7 @@ def lint_jobs() -> Iterator[Job]:
               needs="cppcheck")
     yield Job("lint python", "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
                              '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
-                             " sys.argv[1:]]' tests/*.py")
+                             " sys.argv[1:]]' tests/*.py tests/*/*.py notes/*.py notes/*/*.py")
 
 
 # ---- Building and running ----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /*
  * chatload_crowd.c - modes hold and churn of the load tester: many connections
  */
-#include "../final/evloop.h"
+#include "../../final/evloop.h"
 #include "chatload.h"
 
 #include <stdio.h>

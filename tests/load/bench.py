@@ -8,7 +8,7 @@
 What is compared:
   final    final/chatsrv -n: without the prefix, so that all send the same bytes
   step 6   steps/6-broadcast.c
-  floor    tests/floor.c, the least that such a server can do
+  floor    tests/load/floor.c, the least that such a server can do
   redis    redis-server, publish and subscribe;    if installed
   nats     nats-server, likewise;                  if installed
   peer     the command in PEER;                    if given
@@ -39,7 +39,7 @@ import sys
 import time
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "bench"
 PROGRAMS = shlex.quote(str(BUILD))    # as a part of a command: its path may have spaces
 RESULTS = ROOT / "build" / "bench.json"
@@ -191,8 +191,8 @@ def build() -> None:
     compiler, link = flags.stdout.splitlines()[-2:]
     folder = "../build/bench"
     script = f"""set -e
-        {compiler} -o {folder}/chatload chatload*.c {link}
-        {compiler} -o {folder}/floor floor.c {link}
+        {compiler} -o {folder}/chatload load/chatload*.c {link}
+        {compiler} -o {folder}/floor load/floor.c {link}
         {compiler} -o {folder}/step6 ../steps/6-broadcast.c {link}
         cd ../final
         {MAKE} -s B={folder} COMPILE={shlex.quote(compiler)} LINK={shlex.quote(link)} \\

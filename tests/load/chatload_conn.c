@@ -4,7 +4,7 @@
  * Every function either works or ends the program: to a tester a broken connection is a
  * result, not something to live with.
  */
-#include "../final/evloop.h"
+#include "../../final/evloop.h"
 #include "chatload.h"
 
 #include <arpa/inet.h>
