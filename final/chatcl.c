@@ -60,7 +60,7 @@ static struct {
     bool colour;
     struct edit edit;    /* the line */
     struct buffer typed; /* what is not in the line yet */
-    int signals;         /* readable when tty_news has something to tell; or -1 */
+    int signals;         /* readable when tty_event has something to tell; or -1 */
     struct buffer out;   /* to the server */
     struct buffer in;    /* from the server, not shown yet */
     int server;          /* the socket; -1: there is none now */
@@ -142,7 +142,7 @@ static bool would_block(int error)
     return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
-static int64_t now_ms(void)
+static int64_t clock_ms(void)
 {
     struct timespec now;
 
@@ -175,7 +175,7 @@ static void server_lost(const char *call, const char *reason)
     chat.retry_s = chat.retry_s == 0 ? 1 : 2 * chat.retry_s;
     if (chat.retry_s > RETRY_MAX)
         chat.retry_s = RETRY_MAX;
-    chat.retry_at = now_ms() + 1000 * chat.retry_s;
+    chat.retry_at = clock_ms() + 1000 * chat.retry_s;
     if (chat.screen)
         edit_hide(&chat.edit, stdout);
     fprintf(chat.screen ? stdout : stderr, "chatcl: %s %s: %s; trying again in %d s\n",
@@ -344,10 +344,10 @@ static void on_output(void)
 
 static void on_signals(void)
 {
-    enum tty_news news;
+    enum tty_event event;
 
-    while ((news = tty_news()) != TTY_NONE)
-        if (news == TTY_STOP) {
+    while ((event = tty_event()) != TTY_NONE)
+        if (event == TTY_STOP) {
             edit_leave(&chat.edit, stdout);
             fflush(stdout);
             tty_stop();
@@ -360,7 +360,7 @@ static void on_signals(void)
 
 static int wait_ms(void)
 {
-    int64_t left = chat.retry_at - now_ms();
+    int64_t left = chat.retry_at - clock_ms();
 
     if (chat.server >= 0 || chat.leaving)
         return -1;
@@ -395,7 +395,7 @@ static void chat_wait(void)
         [SIGNALS] = {.fd = chat.signals, .events = POLLIN}};
 
     while (poll(watched, WATCHED, wait_ms()) < 0)
-        if (errno != EINTR) /* the news of a signal are in the pipe already */
+        if (errno != EINTR) /* the signal has written to the pipe already */
             err(1, "poll");
     if (watched[SIGNALS].revents != 0)
         on_signals();

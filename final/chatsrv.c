@@ -72,7 +72,7 @@ static struct {
 struct client {
     int fd;                    /* -1: closed in this batch */
     int interest;              /* what the loop watches fd for; for room while stalled */
-    size_t greeted;            /* bytes of the greeting that it has */
+    size_t greeting_sent;      /* bytes of the greeting that it has */
     struct feed_cursor cursor; /* what it has of the feed */
     uint64_t end;              /* where its share of the feed ends; UINT64_MAX: not yet */
     struct list_node by_moved; /* in server.flowing, stalled or closed */
@@ -80,7 +80,7 @@ struct client {
     int64_t moved;             /* when it last took a byte, or began to stall */
     int64_t heard;             /* when it last sent a byte */
     struct lines lines;        /* what it sends, split into messages */
-    struct name name;
+    struct endpoint endpoint;
 };
 
 static int64_t clock_ms(void)
@@ -97,7 +97,7 @@ static int64_t clock_ms(void)
  */
 static void client_close(struct client *client, const char *reason)
 {
-    log_event("connection terminated: %s (%s)", client->name.text, reason);
+    log_event("connection terminated: %s (%s)", client->endpoint.text, reason);
     evloop_del(server.loop, client->fd, client->interest);
     close(client->fd);
     client->fd = -1;
@@ -141,9 +141,9 @@ static size_t client_peek(struct client *client, const char **bytes)
     size_t len;
     uint64_t left;
 
-    if (client->greeted < GREETING_LEN) {
-        *bytes = GREETING + client->greeted;
-        return GREETING_LEN - client->greeted;
+    if (client->greeting_sent < GREETING_LEN) {
+        *bytes = GREETING + client->greeting_sent;
+        return GREETING_LEN - client->greeting_sent;
     }
     len = cursor_peek(&server.feed, &client->cursor, bytes);
     left = client->end - cursor_position(&client->cursor);
@@ -152,8 +152,8 @@ static size_t client_peek(struct client *client, const char **bytes)
 
 static void client_advance(struct client *client, size_t len)
 {
-    if (client->greeted < GREETING_LEN)
-        client->greeted += len;
+    if (client->greeting_sent < GREETING_LEN)
+        client->greeting_sent += len;
     else
         cursor_advance(&client->cursor, len);
 }
@@ -219,23 +219,23 @@ static void clients_flush(void)
 }
 
 /* Makes a client of a connection that has just been accepted, and greets it. */
-static void client_open(int fd, const struct name *name)
+static void client_open(int fd, const struct endpoint *endpoint)
 {
     struct client *client = calloc(1, sizeof *client);
 
     if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
         evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
-        log_event("refused connection: %s (%s)", name->text, strerror(errno));
+        log_event("refused connection: %s (%s)", endpoint->text, strerror(errno));
         free(client);
         close(fd);
         return;
     }
-    log_event("accepted connection: %s", name->text);
+    log_event("accepted connection: %s", endpoint->text);
     client->fd = fd;
     client->interest = EVLOOP_READ;
     client->end = UINT64_MAX;
     client->heard = client->moved = server.now;
-    client->name = *name;
+    client->endpoint = *endpoint;
     cursor_open(&server.feed, &client->cursor);
     list_append(&server.clients, &client->by_heard);
     list_append(&server.flowing, &client->by_moved);
@@ -244,11 +244,11 @@ static void client_open(int fd, const struct name *name)
 }
 
 /* Tells a newcomer that there is no place for it. */
-static void client_refuse(int fd, const struct name *name)
+static void client_refuse(int fd, const struct endpoint *endpoint)
 {
     char unread[READ_MAX];
 
-    log_event("refused connection: %s (server full)", name->text);
+    log_event("refused connection: %s (server full)", endpoint->text);
     /* Closed with bytes unread, the connection would be reset before the client reads. */
     if (fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
         send(fd, SERVER_FULL, sizeof SERVER_FULL - 1, 0) > 0 &&
@@ -272,12 +272,12 @@ static void listeners_watch(int interest)
 
 static void on_newcomer(int fd, const struct sockaddr_storage *address)
 {
-    struct name name = name_make(address);
+    struct endpoint endpoint = endpoint_make(address);
 
     if (server.clients_count < server.options.clients_max)
-        client_open(fd, &name);
+        client_open(fd, &endpoint);
     else
-        client_refuse(fd, &name);
+        client_refuse(fd, &endpoint);
 }
 
 /*
@@ -306,13 +306,14 @@ static void on_connection(const struct listener *listener)
 /* Logs a message and writes it to the feed. Returns -1 if there is no memory for that. */
 static int on_message(const struct client *client, struct slice text)
 {
-    const struct name *name = &client->name;
+    const struct endpoint *endpoint = &client->endpoint;
 
-    log_message(name->text, text.bytes, text.len);
-    if (feed_reserve(&server.feed, sizeof name->text + text.len) < 0)
+    log_message(endpoint->text, text.bytes, text.len);
+    if (feed_reserve(&server.feed, sizeof endpoint->text + text.len) < 0)
         return -1;
     if (!server.options.bare) {
-        feed_append(&server.feed, name->text + name->address, name->address_len);
+        feed_append(&server.feed, endpoint->text + endpoint->address,
+                    endpoint->address_len);
         feed_append(&server.feed, ": ", 2);
     }
     feed_append(&server.feed, text.bytes, text.len);
@@ -512,9 +513,9 @@ static void listeners_open(void)
     server.listeners_count = net_listen(server.options.address, server.options.port, fds);
     for (size_t i = 0; i < server.listeners_count; i++) {
         struct sockaddr_storage address = net_address(fds[i]);
-        struct name name = name_make(&address);
+        struct endpoint endpoint = endpoint_make(&address);
         server.listeners[i].fd = fds[i];
-        log_event("listening on %s", name.text);
+        log_event("listening on %s", endpoint.text);
     }
     listeners_watch(EVLOOP_READ);
 }

@@ -8,7 +8,7 @@
 
 struct feed_chunk {
     struct feed_chunk *next;
-    size_t holds;   /* cursors in it, + 1 for a chunk before it, + 1 if it is the last */
+    size_t refs;    /* cursors in it, + 1 for a chunk before it, + 1 if it is the last */
     uint64_t start; /* the position of its first byte */
     size_t len;     /* the bytes written so far */
     char bytes[FEED_CHUNK];
@@ -20,7 +20,7 @@ int feed_open(struct feed *feed)
     if ((feed->last = malloc(sizeof *feed->last)) == NULL)
         return -1;
     feed->last->next = NULL;
-    feed->last->holds = 1;
+    feed->last->refs = 1;
     feed->last->start = 0;
     feed->last->len = 0;
     return 0;
@@ -32,10 +32,10 @@ void feed_close(struct feed *feed)
     free(feed->spare);
 }
 
-/* Gives up one hold. With the last, the chunk goes, and so does its hold on the next. */
+/* Gives up one reference. With the last, the chunk goes, and so does its own on the next. */
 static void chunk_release(struct feed *feed, struct feed_chunk *chunk)
 {
-    while (chunk != NULL && --chunk->holds == 0) {
+    while (chunk != NULL && --chunk->refs == 0) {
         struct feed_chunk *next = chunk->next;
         if (feed->spare == NULL)
             feed->spare = chunk; /* a steady stream then needs no malloc */
@@ -58,7 +58,7 @@ static void feed_extend(struct feed *feed)
     struct feed_chunk *full = feed->last, *chunk = feed->spare;
 
     chunk->next = NULL;
-    chunk->holds = 2; /* the full one's, and for being the last */
+    chunk->refs = 2; /* the full one's, and for being the last */
     chunk->start = full->start + full->len;
     chunk->len = 0;
     full->next = chunk;
@@ -90,7 +90,7 @@ void cursor_open(struct feed *feed, struct feed_cursor *cursor)
 {
     cursor->chunk = feed->last;
     cursor->offset = feed->last->len;
-    cursor->chunk->holds++;
+    cursor->chunk->refs++;
 }
 
 void cursor_close(struct feed *feed, struct feed_cursor *cursor)
@@ -110,7 +110,7 @@ size_t cursor_peek(struct feed *feed, struct feed_cursor *cursor, const char **b
     if (cursor->offset == FEED_CHUNK && chunk->next != NULL) {
         cursor->chunk = chunk->next;
         cursor->offset = 0;
-        cursor->chunk->holds++;
+        cursor->chunk->refs++;
         chunk_release(feed, chunk);
     }
     *bytes = cursor->chunk->bytes + cursor->offset;

@@ -20,21 +20,21 @@ static in_port_t *port_of(struct sockaddr_storage *address)
                                           : &((struct sockaddr_in *)address)->sin_port;
 }
 
-struct name name_make(const struct sockaddr_storage *address)
+struct endpoint endpoint_make(const struct sockaddr_storage *address)
 {
     struct sockaddr_storage copy = *address;
     bool v6 = copy.ss_family == AF_INET6;
     const void *host = v6 ? (void *)&((struct sockaddr_in6 *)&copy)->sin6_addr
                           : (void *)&((struct sockaddr_in *)&copy)->sin_addr;
     char text[INET6_ADDRSTRLEN] = "?";
-    struct name name;
+    struct endpoint endpoint;
 
     inet_ntop(copy.ss_family, host, text, sizeof text);
-    snprintf(name.text, sizeof name.text, v6 ? "[%s]:%d" : "%s:%d", text,
+    snprintf(endpoint.text, sizeof endpoint.text, v6 ? "[%s]:%d" : "%s:%d", text,
              ntohs(*port_of(&copy)));
-    name.address = v6;
-    name.address_len = (unsigned char)strlen(text);
-    return name;
+    endpoint.address = v6;
+    endpoint.address_len = (unsigned char)strlen(text);
+    return endpoint;
 }
 
 struct sockaddr_storage net_address(int fd)
@@ -62,7 +62,7 @@ static void option_set(int fd, int level, int option)
  */
 static int listener_open(const struct sockaddr_storage *address, socklen_t len)
 {
-    struct name name = name_make(address);
+    struct endpoint endpoint = endpoint_make(address);
     int fd = socket(address->ss_family, SOCK_STREAM, 0);
 
     if (fd < 0 && errno == EAFNOSUPPORT)
@@ -78,14 +78,14 @@ static int listener_open(const struct sockaddr_storage *address, socklen_t len)
         option_set(fd, IPPROTO_IPV6, IPV6_V6ONLY); /* IPv4 has a listener of its own */
     if (bind(fd, (const struct sockaddr *)address, len) < 0) {
         if (errno != EADDRNOTAVAIL)
-            err(1, "bind %s", name.text);
+            err(1, "bind %s", endpoint.text);
         close(fd);
         errno = EADDRNOTAVAIL;
         return -1;
     }
     /* A newcomer may be gone again by the time of accept(), which would then block. */
     if (listen(fd, SOMAXCONN) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-        err(1, "listen %s", name.text);
+        err(1, "listen %s", endpoint.text);
     return fd;
 }
 
@@ -110,6 +110,6 @@ size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX])
     }
     freeaddrinfo(found);
     if (count == 0)
-        err(1, "bind %s", name_make(&address).text);
+        err(1, "bind %s", endpoint_make(&address).text);
     return count;
 }

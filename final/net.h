@@ -13,14 +13,14 @@
 enum { LISTENERS_MAX = 8 }; /* addresses that one host name may stand for */
 
 /* An address and port: "192.0.2.7:53124" or "[2001:db8::7]:53124". */
-struct name {
+struct endpoint {
     char text[INET6_ADDRSTRLEN + sizeof "[]:65535"];
     unsigned char address; /* where in the text the address alone begins, */
     unsigned char address_len;
 };
 
 /* Returns the name of an IPv4 or IPv6 address. */
-struct name name_make(const struct sockaddr_storage *address);
+struct endpoint endpoint_make(const struct sockaddr_storage *address);
 
 /*
  * Opens a non-blocking listening socket for each address of the host (NULL: all of this

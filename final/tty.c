@@ -20,7 +20,7 @@ static const char PASTE_ON[] = "\x1b[?2004h", PASTE_OFF[] = "\x1b[?2004l";
 static struct {
     struct termios before;
     volatile sig_atomic_t raw;
-    int pipe[2]; /* from the handler, a byte of enum tty_news each */
+    int pipe[2]; /* from the handler, a byte of enum tty_event each */
 } tty;
 
 bool tty_capable(void)
@@ -83,15 +83,15 @@ static void on_deadly_signal(int number)
     raise(number);
 }
 
-static void on_news_signal(int number)
+static void on_event_signal(int number)
 {
     int error = errno;
-    char news = number == SIGWINCH  ? TTY_RESIZED
-                : number == SIGTSTP ? TTY_STOP
-                                    : TTY_RESUMED;
-    ssize_t written = write(tty.pipe[1], &news, 1);
+    char event = number == SIGWINCH  ? TTY_RESIZED
+                 : number == SIGTSTP ? TTY_STOP
+                                     : TTY_RESUMED;
+    ssize_t written = write(tty.pipe[1], &event, 1);
 
-    (void)written; /* if the pipe is full, there is news enough */
+    (void)written; /* if the pipe is full, there are events enough */
     errno = error;
 }
 
@@ -116,7 +116,7 @@ int tty_open(void)
         if (fcntl(tty.pipe[i], F_SETFL, O_NONBLOCK) < 0)
             return -1;
     signals_handle(deadly, on_deadly_signal, (int)SA_RESETHAND);
-    signals_handle(telling, on_news_signal, SA_RESTART);
+    signals_handle(telling, on_event_signal, SA_RESTART);
     atexit(tty_close);
     return raw_start() < 0 ? -1 : tty.pipe[0];
 }
@@ -128,15 +128,15 @@ void tty_close(void)
 }
 
 /* Whoever had the terminal while this program was stopped left it in modes of his own. */
-enum tty_news tty_news(void)
+enum tty_event tty_event(void)
 {
-    char news;
+    char event;
 
-    if (read(tty.pipe[0], &news, 1) != 1)
+    if (read(tty.pipe[0], &event, 1) != 1)
         return TTY_NONE;
-    if (news == TTY_RESUMED)
+    if (event == TTY_RESUMED)
         raw_start();
-    return (enum tty_news)news;
+    return (enum tty_event)event;
 }
 
 /* In an orphaned process group nothing stops: raw_start does not wait for a SIGCONT. */
@@ -147,6 +147,6 @@ void tty_stop(void)
     raw_end();
     signals_handle(stop, SIG_DFL, 0);
     raise(SIGTSTP);
-    signals_handle(stop, on_news_signal, SA_RESTART);
+    signals_handle(stop, on_event_signal, SA_RESTART);
     raw_start();
 }

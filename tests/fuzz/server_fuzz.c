@@ -262,7 +262,7 @@ static void refusal_check(struct peer *peer)
 static void peer_come(struct peer *peer)
 {
     struct sockaddr_storage address = address_make(++script.connected);
-    struct name name = name_make(&address);
+    struct endpoint endpoint = endpoint_make(&address);
     bool refused = server.clients_count >= PLACES;
     int size = SOCKET_BUFFER, fds[2];
 
@@ -271,8 +271,8 @@ static void peer_come(struct peer *peer)
     for (int i = 0; i < 2; i++)
         REQUIRE(setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
     REQUIRE(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0);
-    snprintf(peer->name, sizeof peer->name, "%.*s: ", name.address_len,
-             name.text + name.address);
+    snprintf(peer->name, sizeof peer->name, "%.*s: ", endpoint.address_len,
+             endpoint.text + endpoint.address);
     peer->fd = fds[0];
     peer->begin = peer->last_end = feed_end(&server.feed);
     peer->flowed = peer->spoke = script_ms;
