@@ -1,0 +1,49 @@
+/*
+ * proxy_fuzz - final/proxy.c with any bytes: how they are cut makes no difference
+ *
+ * A libFuzzer target. The first byte of the input decides how the others are cut into
+ * reads. See fuzz.py.
+ */
+#include "../../final/proxy.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REQUIRE(condition)                                                               \
+    ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
+
+/* A read has memory of its own, exactly as much as it needs: nobody may look behind it. */
+static size_t take(struct proxy *proxy, const uint8_t *bytes, size_t len)
+{
+    char *copy = malloc(len);
+    size_t used;
+
+    memcpy(copy, bytes, len);
+    used = proxy_take(proxy, copy, len);
+    REQUIRE(used <= len);
+    REQUIRE(used == len || proxy->state != PROXY_MORE);
+    free(copy);
+    return used;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct proxy whole = {0}, cut = {0};
+    size_t taken = 0, used;
+
+    if (size < 2)
+        return 0;
+    used = take(&whole, data + 1, size - 1);
+    while (cut.state == PROXY_MORE && taken < size - 1) {
+        size_t len = 1 + data[0] % 40;
+        len = len < size - 1 - taken ? len : size - 1 - taken;
+        taken += take(&cut, data + 1 + taken, len);
+    }
+    REQUIRE(taken == used);
+    REQUIRE(cut.state == whole.state);
+    REQUIRE(memcmp(&cut.address, &whole.address, sizeof cut.address) == 0);
+    REQUIRE((whole.address.ss_family != 0) == (whole.state == PROXY_ADDRESS));
+    return 0;
+}
