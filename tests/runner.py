@@ -111,7 +111,8 @@ def other_jobs(variant: str) -> Iterator[Job]:
     """And what it has none in."""
     for name in ("edit", "feed", "lines", "proxy", "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
-    yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl} python3 tests/system/chatcl_test.py" % variant)
+    yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl}"
+                                   " python3 tests/system/chatcl_test.py" % variant)
 
 
 def check_jobs() -> Iterator[Job]:
