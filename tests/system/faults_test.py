@@ -208,7 +208,7 @@ class Harmless(unittest.TestCase):
 
     def run_tests(self, *command: str, faults: str = HARMLESS) -> None:
         with environment(FAULTS=faults, FAULTS_SEED=str(SEED)), subprocess.Popen(
-                [sys.executable, *command], cwd=TESTS, stdout=subprocess.PIPE,
+                [sys.executable, *command], cwd=ROOT / "tests", stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, universal_newlines=True) as process:
             try:
                 output, _ = process.communicate()
@@ -231,10 +231,10 @@ class Harmless(unittest.TestCase):
         self.run_tests("test.py", "--server", step6() + " {port}", *STAGES)
 
     def test_final_model(self):
-        self.run_tests("model_test.py", "--server", final() + " {port}", "--seed", str(SEED))
+        self.run_tests("system/model_test.py", "--server", final() + " {port}", "--seed", str(SEED))
 
     def test_step6_model(self):
-        self.run_tests("model_test.py", "--server", step6() + " {port}", "--seed", str(SEED),
+        self.run_tests("system/model_test.py", "--server", step6() + " {port}", "--seed", str(SEED),
                        "--drop-tail")
 
 
