@@ -3,8 +3,8 @@
 
     python3 tests/system/faults_test.py [CLASS[.TEST]]
 
-The servers, final/ and step 6, are built with tests/system/faults.c between them and the C library, and
-with AddressSanitizer and UndefinedBehaviorSanitizer.
+The servers, final/ and step 6, are built with tests/system/faults.c between them and the C
+library, and with AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Environment: CC and CFLAGS, to build with something else; FAULTS_SEED, to repeat a run.
 """
