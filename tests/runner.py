@@ -148,6 +148,8 @@ def check_jobs() -> Iterator[Job]:
                   "ls " + " ".join("{%s/%s}" % (variant, program) for program in everything),
                   needs=variant.split("-")[0])
     yield from lint_jobs()
+    yield Job("site", "python3 tests/system/site_test.py",
+              needs="cmark-gfm chromium chromedriver tidy")
     yield Job("make bmake", "python3 tests/system/make_test.py bmake", needs="bmake")
     yield Job("mutants", "python3 tests/mutants/mutants.py", alone=True, limit=600)
 
