@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gives final/ what nobody thought of: runs the libFuzzer targets *_fuzz.c of this folder.
 
-    python3 tests/fuzz/fuzz.py [--seconds N] [--seed N] [lines] [proxy] [edit] [server]
+    python3 tests/fuzz/fuzz.py [--seconds N] [--seed N] [NAME...]
 
 By default it runs each one for 20 seconds, with the same seed. Needs clang with libFuzzer (on
 Debian: clang and libclang-rt-dev), or another one in the environment as CLANG. What is found to
@@ -29,6 +29,7 @@ FLAGS = ["-std=c11", "-D_DEFAULT_SOURCE", "-O2", "-g", "-fsanitize=fuzzer,addres
 TARGETS = {
     "lines": (["lines"], 5000),
     "proxy": (["proxy"], 300),
+    "resp": (["resp"], 2000),
     "edit": (["edit", "show", "utf8"], 500),
     "server": (["feed", "lines", "log", "net", "options", "utf8"], 300),
 }
