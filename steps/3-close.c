@@ -18,17 +18,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 enum { PORT = 3100 };            /* the assignment's, unless another one is given */
 enum { ACCEPT_PAUSE_MS = 1000 }; /* how long to wait for a free descriptor */
 enum { MESSAGE_MAX = 1024 };     /* the assignment's limit in bytes, newline excluded */
-enum { READ_MAX = 4096 };        /* bytes of one client, then the next has its turn */
+enum { READ_MAX = 4096 };        /* bytes from one client, then the next has its turn */
 
 static struct {
     int loop;
     int listener;
-    int interest; /* what the loop watches the listener for; 0 in a pause */
+    int interest;      /* what the loop watches the listener for; 0 in a pause */
+    int64_t accept_at; /* when the last pause in accepting ended, or will end */
 } server;
+
+/* Milliseconds on a clock that nobody sets. */
+static int64_t clock_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 struct client {
     int fd;
@@ -63,7 +74,7 @@ static void client_close(struct client *client, const char *reason)
     free(client);
 }
 
-/* Changes what the loop watches the listener for; if that fails, the next call may do. */
+/* Changes what the loop watches the listener for. If that fails, the next call may not. */
 static void listener_watch(int interest)
 {
     if (evloop_mod(server.loop, server.listener, server.interest, interest, NULL) == 0)
@@ -71,8 +82,8 @@ static void listener_watch(int interest)
 }
 
 /*
- * One accept an event: who else waits is reported again. Without a free descriptor that
- * never ends, so the loop then looks away from the listener for a while.
+ * One accept per event: whoever else waits is reported again. Without a free descriptor
+ * that would never end, so the loop then looks away from the listener for a while.
  */
 static void on_connection(void)
 {
@@ -82,11 +93,12 @@ static void on_connection(void)
         client_open(fd);
     } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         warn("accept");
+        server.accept_at = clock_ms() + ACCEPT_PAUSE_MS;
         listener_watch(0);
     }
 }
 
-/* Control bytes are logged as \xNN, so that nobody forges a line of the log. */
+/* Control bytes are logged as \xNN, so that nobody can forge a line of the log. */
 static void log_message(const struct client *client, const char *text, size_t len)
 {
     printf("message from %d: ", client->fd);
@@ -118,7 +130,7 @@ static void on_bytes(struct client *client, const char *bytes, size_t len)
     }
 }
 
-/* One read an event: what is left is reported again, after the others had their turn. */
+/* One read per event: what is left is reported again, after the others had their turn. */
 static void on_readable(struct client *client)
 {
     char bytes[READ_MAX];
@@ -132,14 +144,14 @@ static void on_readable(struct client *client)
         client_close(client, n == 0 ? "end of file" : strerror(errno));
 }
 
-static void on_event(void *data, int ready)
+static void on_event(struct client *client, int ready)
 {
-    if (data == NULL) { /* the listener's */
+    if (client == NULL) { /* the listener's */
         on_connection();
         return;
     }
     if (ready & EVLOOP_READ)
-        on_readable(data);
+        on_readable(client);
 }
 
 /* Returns a socket that listens on the port at all of this machine's IPv4 addresses. */
@@ -152,12 +164,12 @@ static int listener_open(in_port_t port)
 
     if (fd < 0)
         err(1, "socket");
-    /* Else the port stays taken for minutes by connections that the last run closed. */
+    /* Otherwise connections that the last run closed keep the port taken for minutes. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
-        err(1, "setsockopt");
-    /* Accepted sockets inherit this: what is sent leaves at once, however little. */
+        err(1, "setsockopt SO_REUSEADDR");
+    /* Accepted sockets inherit this: what is sent leaves at once, however little it is. */
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
-        err(1, "setsockopt");
+        err(1, "setsockopt TCP_NODELAY");
     if (bind(fd, (struct sockaddr *)&address, len) < 0)
         err(1, "bind port %d", port);
     if (listen(fd, SOMAXCONN) < 0)
@@ -167,7 +179,7 @@ static int listener_open(in_port_t port)
         err(1, "fcntl");
     if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
         err(1, "getsockname");
-    printf("listening on port %d\n", ntohs(address.sin_port)); /* given 0, a free one */
+    printf("listening on port %d\n", ntohs(address.sin_port)); /* for 0, a free one */
     return fd;
 }
 
@@ -191,13 +203,14 @@ int main(int argc, char **argv)
     server.listener = listener_open(port);
     listener_watch(EVLOOP_READ);
     for (;;) {
-        /* One event a time: handling it may free a client that a second one is about. */
+        /* One event at a time: its handler may free the client of a second one. */
         struct evloop_event event;
         int timeout = server.interest ? -1 : ACCEPT_PAUSE_MS;
         int n = evloop_wait(server.loop, &event, 1, timeout);
         if (n < 0)
             err(1, "evloop_wait");
-        listener_watch(EVLOOP_READ);
+        if (clock_ms() >= server.accept_at)
+            listener_watch(EVLOOP_READ);
         if (n > 0)
             on_event(event.data, event.ready);
     }

@@ -100,7 +100,7 @@ def loop_jobs(variant: str) -> Iterator[Job]:
     yield Job(f"step 6 {variant}", "CHATSRV_TEST_SERVER='{%s/steps}/6-broadcast {port}'"
                                    " python3 tests/test.py" % variant, tests="TestRules")
     yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,
-              tests="Stages Sources Resources")
+              tests="Stages Sources Senders Resources")
     yield Job(f"examples {variant}", "EXAMPLES={%s/examples} python3 tests/system/examples_test.py"
                                      % variant)
     yield Job(f"model {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"

@@ -6,15 +6,19 @@
 STEPS is the folder with the six programs, named as their sources: 1-accept and so on. `make test`
 builds them and runs this for both backends.
 """
+import array
 import difflib
+import fcntl
 import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 from typing import List, Tuple
@@ -86,6 +90,62 @@ class Sources(unittest.TestCase):
                 self.assertRegex(header, rf"^/\*\n \* Step {number}: {name}\. ")
                 self.assertRegex(header, r"\n \* (Not yet|Left to final/): ")
                 self.assertRegex(header, r"\n \* Systems: Linux \(epoll\), macOS and BSD")
+
+
+class Senders(unittest.TestCase):
+    """What the kernel has acknowledged to a sender is read, however the sender leaves."""
+
+    def test_said_and_closed(self):
+        """The messages and the end of a client come in one wake-up: all is answered first."""
+        for number in range(4, 7):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                peer = server.connect()
+                peer.line()
+                with server.paused():
+                    late = server.connect()
+                    for sender in (peer, late):
+                        sender.send(b"one\ntwo\n")
+                        sender.half_close()
+                self.assertRegex(late.expect_closed(), rb"\AWelcome")
+                self.assertIn(b"one\ntwo\n" if number > 4 else b"", peer.expect_closed())
+
+    def test_said_and_reset(self):
+        """Sending to the client fails, while much of what it said has not been read."""
+        for number in range(4, 7):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                peer = server.connect()
+                peer.line()
+                with server.paused():
+                    peer.send(b"".join(b"said %d.\n" % line for line in range(4000)))
+                    wait_until_acknowledged(peer.sock)
+                    peer.reset()
+                server.expect_log(TERMINATED)
+                self.assertEqual(server.log.count(b": said "), 4000)
+                self.assertLessEqual(server.stderr.count(b": send: "), 1)
+
+    def test_accept_pause(self):
+        """What other clients do does not end the pause in accepting."""
+        for number in (2, 6):
+            with self.subTest(step=number), \
+                    Server(program(number) + " {port}", nofile=16) as server:
+                crowd = [server.connect() for _ in range(20)]
+                end = time.monotonic() + 1.5
+                said = 0
+                while time.monotonic() < end:
+                    crowd[0].send(b"and then?\n")
+                    said += 1
+                    server.expect_log(b"and then?", said)
+                warnings = server.stderr.count(b": accept: ")
+                self.assertTrue(1 <= warnings <= 3, f"{warnings} warnings in 1.5 s")
+
+
+def wait_until_acknowledged(sock: socket.socket) -> None:
+    """Waits until the other side's kernel has all that was sent."""
+    end = time.monotonic() + DEADLINE
+    left = array.array("i", [1])
+    while LINUX and left[0] and time.monotonic() < end:
+        fcntl.ioctl(sock, termios.TIOCOUTQ, left)
+        time.sleep(0.01)
 
 
 @unittest.skipUnless(LINUX, "descriptors and memory are looked up in /proc")
