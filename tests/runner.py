@@ -95,8 +95,10 @@ def test_jobs() -> Iterator[Job]:
 
 def loop_jobs(variant: str) -> Iterator[Job]:
     """Of one variant, what the event loop has a part in."""
-    yield Job(f"final {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+    yield Job(f"final {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {port}'"
                                   " python3 tests/test.py" % variant)
+    yield Job(f"chatsrv {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+                                    " python3 tests/system/chatsrv_test.py" % variant)
     yield Job(f"step 6 {variant}", "CHATSRV_TEST_SERVER='{%s/steps}/6-broadcast {port}'"
                                    " python3 tests/test.py" % variant, tests="TestRules")
     yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,
@@ -138,9 +140,10 @@ def check_jobs() -> Iterator[Job]:
               tests="Valgrind", needs="valgrind")
     yield Job("valgrind final",     # in these tests the server ends by itself, and has to say 0
               "CHATSRV_TEST_DEADLINE=30 CHATSRV_TEST_SERVER='valgrind -q --leak-check=full"
-              " --error-exitcode=99 {native/chatsrv} {options} {port}' python3 tests/test.py",
-              tests="TestExtras.test_sigterm TestExtras.test_sigint TestExtras.test_overflow"
-                    " TestExtras.test_sigterm_stalled", needs="valgrind")
+              " --error-exitcode=99 {native/chatsrv} {options} {port}'"
+              " python3 tests/system/chatsrv_test.py",
+              tests="Process.test_sigterm Process.test_sigint Limits.test_overflow"
+                    " Process.test_sigterm_stalled", needs="valgrind")
     for variant in ("gcc", "gcc-kqueue", "clang", "clang-kqueue"):
         everything = [*FINAL, *FOLDERS, *PROGRAMS]
         if "kqueue" not in variant:

@@ -8,8 +8,7 @@
     python3 test.py --server ./chatsrv            one that listens on PORT, see below
 
 Test1 to Test6 are the stages: a server that has reached stage N passes Test1 to TestN.
-TestRules holds the assignment's other sentences and wants a complete server. TestExtras
-is about the optional part, as this repository's own chatsrv has it.
+TestRules holds the assignment's other sentences and wants a complete server.
 
 A failing test says what was expected, what came, what the assignment says, and where to
 look. unittest's options (-v, -f, -k) work; --traceback (or -v -v) shows Python's view.
@@ -45,9 +44,8 @@ from typing import (Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple,
 
 # ---- Edit here -------------------------------------------------------------------------
 #
-# COMMAND starts the server. {port} in it becomes a free port, {options} what a test of
-# TestExtras needs. A server that takes no port is started as it is, and has to listen on
-# PORT:    COMMAND = "./chatsrv"
+# COMMAND starts the server. {port} in it becomes a free port. A server that takes no port is
+# started as it is, and has to listen on PORT:    COMMAND = "./chatsrv"
 
 BUILT = pathlib.Path(__file__).resolve().parent.parent / "build" / "chatsrv"
 COMMAND = shlex.quote(str(BUILT)) + " {options} {port}" if BUILT.exists() else "./chatsrv"
@@ -690,7 +688,6 @@ RELEASE = ("The end of a connection is handled correctly: its resources are rele
 REAL = "The optional part: the server bears real conditions."
 ADDRESS = "The optional part: the sender's address before each message: '127.0.0.1: '."
 CUT = "The optional part: clients are disconnected by timeout or when a buffer overflows."
-OWN = "(chatsrv's own rule, not the assignment's)"
 
 
 def rule(says: str, look: str, **server):
@@ -1526,274 +1523,6 @@ def has_own_threads(pid: int) -> bool:
     return b"\xff Go buildinf:" in pathlib.Path(program).read_bytes()
 
 
-# ---- The optional part, as this repository's chatsrv has it ----------------------------
-
-class TestExtras(ServerCase):
-    """chatsrv's options, its log, its protocol where the assignment leaves it open."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        asked_for = any("TestExtras" in argument for argument in sys.argv[1:])
-        if not (asked_for or is_our_chatsrv()):
-            raise unittest.SkipTest("TestExtras is about the optional part; run it with "
-                                    "`TestExtras`")
-
-    # -- messages
-
-    @rule(ADDRESS, "getnameinfo() with NI_NUMERICHOST, when the client is accepted")
-    def test_prefix(self):
-        """messages are preceded by the sender's address"""
-        self.expect_prefix(b"127.0.0.1: ", *self.join(2))
-
-    @rule(ADDRESS, "-n leaves the prefix out", options="-n")
-    def test_no_prefix(self):
-        """with -n they are not"""
-        self.expect_prefix(b"", *self.join(2))
-
-    @rule(ADDRESS, "one listener for each family, IPV6_V6ONLY on the second one")
-    def test_ipv6(self):
-        """IPv6 clients are served too, and chat with the others"""
-        skip_without_ipv6()
-        one, six = self.join(1) + self.join(1, host="::1")
-        self.exchange(one, [b"from four to six"], [one, six])
-        self.expect_prefix(b"::1: ", six, one)
-        self.server.expect_log(b"accepted connection: " + six.address)
-
-    def expect_prefix(self, expected: bytes, sender: Peer, reader: Peer) -> None:
-        came = reader.prefixes.get(sender.id, b"(no message)")
-        if came != expected:
-            self.server.fail(f"{expected!r} before each message", shown(came))
-
-    @rule(OWN, "end of file on a client's input is not the end of its output")
-    def test_half_close(self):
-        """who half-closes gets all up to its own last message, if unterminated, too"""
-        watcher, = self.join(1)
-        peer = self.server.connect()
-        peer.send(b"one\ntwo\ntail")
-        peer.half_close()
-        answer = peer.expect_closed()
-        expected = b"\n127.0.0.1: one\n127.0.0.1: two\n127.0.0.1: tail\n"
-        if not answer.startswith(b"Welcome") or not answer.endswith(expected):
-            self.server.fail(f"a greeting, and {shown(expected, 99)}", shown(answer, 99))
-        for text in (b"one", b"two", b"tail"):
-            watcher.expect(watcher, text)
-        self.expect_farewell(peer, b"end of file")
-
-    def expect_farewell(self, peer: Peer, reason: bytes) -> None:
-        self.server.expect_log(b"connection terminated: %s (%s)" % (peer.address, reason))
-
-    # -- limits
-
-    @rule(CUT, "keep the clients in the order of their last input", options="-t 1")
-    def test_idle_timeout(self):
-        """-t: who says nothing for so long is disconnected, who talks is not"""
-        talker, sleeper = self.join(2)
-        end = time.monotonic() + DEADLINE
-        while not sleeper.ended and time.monotonic() < end:
-            talker.sync()
-            sleeper.receive(0.1)
-        sleeper.expect_closed()
-        self.expect_farewell(sleeper, b"idle for 1 s")
-        talker.sync()
-
-    @rule(CUT, "a client for which bytes wait, and which takes none, is stalled; one "
-               "for which nothing waits is not", options="-s 1")
-    def test_stalled(self):
-        """-s: who takes no byte for so long is disconnected, who is just silent is not"""
-        one, two = self.join(2)
-        slow, = self.join(1, receive_buffer=4096)
-        self.exchange(one, numbered(8000, 1000), [one, two])
-        self.expect_farewell(slow, b"took no byte for 1 s")
-        self.server.expect_log_exactly(TERMINATED, 1)
-        two.expect_no_more()
-
-    @rule(CUT, "a client's lag is how far it is behind the end of the feed",
-          options="-b 1000000")
-    def test_overflow(self):
-        """-b: who lags that many bytes is disconnected, after whole lines"""
-        one, two = self.join(2)
-        slow, = self.join(1, receive_buffer=4096)
-        self.exchange(one, numbered(8000, 1000), [one, two])
-        self.expect_farewell(slow, b"lagged more than 1000000 bytes")
-        self.server.expect_log_exactly(TERMINATED, 1)
-        two.expect_no_more()
-
-    @rule(OWN, "tell the newcomer, close, log it; and count down when a client leaves",
-          options="-c 2")
-    def test_client_limit(self):
-        """-c: one too many is told so and sent away, until somebody leaves"""
-        one, two = self.join(2)
-        self.expect_refusal(self.server.connect())
-        two.leave()
-        self.expect_farewell(two, b"end of file")
-        self.expect_service()
-        one.sync()
-
-    @rule(OWN, "the client limit follows from RLIMIT_NOFILE", nofile=32)
-    def test_descriptor_limit(self):
-        """where descriptors are scarce, the same happens without -c"""
-        crowd = [self.server.connect() for _ in range(60)]
-        self.expect_refusal(crowd[-1])
-        crowd[0].sync()
-
-    def expect_refusal(self, peer: Peer) -> None:
-        answer = peer.expect_closed()
-        if answer != b"Server full\n":
-            self.server.fail(r"b'Server full\n', and the end of the connection",
-                             shown(answer))
-        self.server.expect_log(b"refused connection: %s (server full)" % peer.address)
-
-    # -- the log
-
-    @rule(OWN, "the log names each client by its address and port")
-    def test_log_lines(self):
-        """the log tells where the server listens, who came, spoke and went, and why"""
-        one, two = self.join(2)
-        two.send(b"hi\n")
-        one.expect(two, b"hi")
-        two.reset()
-        for line in (b"listening on 0.0.0.0:%d" % self.server.port,
-                     b"accepted connection: " + one.address,
-                     b"message from %s: hi" % two.address):
-            self.server.expect_log(line)
-        self.expect_farewell(two, b"Connection reset by peer")
-
-    @rule(OWN, "what cannot be printed is shown as \\xNN, so that nobody forges a line "
-               "or commands the terminal")
-    def test_log_escapes(self):
-        """printable text and UTF-8 are logged as they are, other bytes as \\xNN"""
-        one, two = self.join(2)
-        cases = {b"\x1b[2J\x07\0\x7f\t": rb"\x1b[2J\x07\x00\x7f\x09",
-                 b"ok\rconnection terminated: 1.2.3.4:5":
-                     rb"ok\x0dconnection terminated: 1.2.3.4:5",
-                 "привет, €, 🙂".encode(): "привет, €, 🙂".encode(),
-                 b"\xff\xc3( \xed\xa0\x80 \xe2\x82": rb"\xff\xc3( \xed\xa0\x80 \xe2\x82"}
-        for text, logged in cases.items():
-            one.send(text + b"\n")
-            two.expect(one, text)
-            self.server.expect_log(b"message from %s: %s" % (one.address, logged))
-        forged = [line for line in self.server.log.lines if line.startswith(TERMINATED)]
-        if forged:
-            self.server.fail("no log line written by a client", shown(forged[0]))
-
-    @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
-          read_log=False)
-    def test_full_log(self):
-        """nobody reads the log: the chat goes on, and the log tells what is missing"""
-        one, two = self.join(2)
-        self.exchange(one, numbered(6000, 100), [one, two])
-        self.server.start_reading()
-        end = time.monotonic() + DEADLINE
-        while not self.server.log.count(b"dropped") and time.monotonic() < end:
-            one.sync()
-        self.server.expect_log(b"dropped")
-        one.send(b"the end\n")
-        self.server.expect_log(b"the end")
-        missing = sum(int(re.search(rb"\d+", line)[0])
-                      for line in self.server.log.lines if b"dropped" in line)
-        here = self.server.log.count(b"message from ")
-        sent = 6001 + one.hellos + two.hellos
-        if here + missing != sent:
-            self.server.fail(f"{sent} messages logged or counted as dropped",
-                             f"{here} logged, {missing} dropped")
-
-    # -- starting and ending
-
-    @rule(OWN, "stop accepting, send what waits, close, exit 0")
-    def test_sigterm(self):
-        """SIGTERM: everybody gets what was said, and the server ends with 0"""
-        self.expect_orderly_end(signal.SIGTERM)
-
-    @rule(OWN, "stop accepting, send what waits, close, exit 0")
-    def test_sigint(self):
-        """so it does on SIGINT (^C)"""
-        self.expect_orderly_end(signal.SIGINT)
-
-    def expect_orderly_end(self, number: int) -> None:
-        one, two = self.join(2)
-        texts = numbered(500, 1000)
-        self.exchange(one, texts, [one])
-        self.server.process.send_signal(number)
-        for text in texts:
-            two.expect(one, text)
-        for peer in (one, two):
-            peer.expect_closed()
-        self.server.expect_end(0)
-        for peer in (one, two):
-            self.expect_farewell(peer, b"server stopping")
-
-    @rule(OWN, "wait a second for slow readers, not for ever")
-    def test_sigterm_stalled(self):
-        """somebody who does not read does not keep the server from ending"""
-        one, = self.join(1)
-        self.join(1, receive_buffer=4096)
-        self.exchange(one, numbered(8000, 1000), [one])
-        self.server.process.terminate()
-        self.server.expect_end(0)
-
-    @rule(OWN, "getaddrinfo() with AI_PASSIVE and AI_NUMERICHOST", options="-l 127.0.0.1")
-    def test_listen_address(self):
-        """-l: it listens at that address"""
-        self.join(1)
-        self.server.expect_log(b"listening on 127.0.0.1:%d" % self.server.port)
-        if self.server.log.count(b"listening on ") != 1:
-            self.server.fail("one listening socket", "more")
-
-    @rule(OWN, "getsockname() tells the port that bind() has chosen; both families use "
-               "it")
-    def test_port_0(self):
-        """port 0 is any free one, and the log says which"""
-        with Server(COMMAND.replace("{port}", "0"), port=1, says=OWN) as server:
-            server.expect_log(b"listening on 0.0.0.0:")
-            server.port = int(server.log.lines[0].rsplit(b":", 1)[1])
-            server.connect().line("a greeting")
-
-    @rule(OWN, "exit status 0 for -h, 2 for wrong usage, 1 for what fails at start-up")
-    def test_usage(self):
-        """-h, wrong usage and a port in use: exit status, and what is said where"""
-        self.join(1)
-        port = str(self.server.port)    # in use
-        cases = {"-h": 0, "-z": 2, "-t": 2, "-t x": 2, "-c 0x": 2, "abc": 2, "70000": 2,
-                 "-1": 2, f"{port} {port}": 2, port: 1, "-l 300.1.1.1 0": 1}
-        for arguments, status in cases.items():
-            ended, stdout, stderr = run(f"{COMMAND.split('{')[0]} {arguments}")
-            said = stderr if status else stdout
-            if ended != status or not said or status == 1 and stderr.count(b"\n") != 1:
-                self.server.fail(
-                    f"chatsrv {arguments}: exit status {status}, and a line on "
-                    f"{'stderr' if status else 'stdout'}",
-                    f"exit status {ended}, {shown(stdout)} on stdout, {shown(stderr)} on "
-                    "stderr")
-
-
-def skip_without_ipv6() -> None:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        raise unittest.SkipTest("this machine has no IPv6")
-
-
-def run(command: str, seconds: float = 2) -> Tuple[Optional[int], bytes, bytes]:
-    """Exit status (None: it had to be killed), stdout and stderr of a command."""
-    with subprocess.Popen(shlex.split(command), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          start_new_session=True) as process:
-        try:
-            return (process.wait(seconds), *process.communicate())
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return (None, *process.communicate())
-
-
-def is_our_chatsrv() -> bool:
-    """The final one, that is: to the steps -h is an error, others may not know it."""
-    with contextlib.suppress(OSError):
-        status, stdout, _ = run(shlex.join(command_line(COMMAND, "-h", free_port())), 1)
-        return status == 0 and b"-b" in stdout
-    return False
-
-
 # ---- Running them ----------------------------------------------------------------------
 
 class Result(unittest.TextTestResult):
@@ -1849,18 +1578,19 @@ class Runner(unittest.TextTestRunner):
 
 def load_tests(loader, _tests, _pattern) -> unittest.TestSuite:
     """All classes, in this order."""
-    classes = (Test1, Test2, Test3, Test4, Test5, Test6, TestRules, TestExtras)
+    classes = (Test1, Test2, Test3, Test4, Test5, Test6, TestRules)
     return unittest.TestSuite(map(loader.loadTestsFromTestCase, classes))
 
 
 def main() -> None:
+    """Runs the tests of the program that was started: this one, or one that imports it."""
     global COMMAND
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--server", default=COMMAND)
     parser.add_argument("--traceback", action="store_true")
     options, rest = parser.parse_known_args()
     if {"-h", "--help"} & set(rest):
-        print(__doc__)
+        print(sys.modules["__main__"].__doc__)
     COMMAND = options.server
     Result.traceback = options.traceback or rest.count("-v") > 1
     for number in (signal.SIGTERM, signal.SIGHUP):      # as for ^C: end the server, too

@@ -27,8 +27,8 @@ import unittest
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import support
-import test                             # tests/test.py, not Python's own
-from test import DEADLINE, TERMINATED, Server
+import chatsrv_test
+from test import DEADLINE, TERMINATED, Server       # tests/test.py, not Python's own
 
 ROOT = support.ROOT
 CC = shlex.split(os.environ.get("CC") or "cc")
@@ -47,9 +47,8 @@ HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 rec
            "send:short:300 accept:ECONNABORTED:100 accept:ENFILE:2 accept:EMFILE:2 "
            "epoll_ctl:ENOMEM:4 epoll_ctl:ENOSPC:4 fcntl:EINVAL:20 calloc:ENOMEM:50")
 
-# In tests/test.py: the stages and rules, which step 6 has reached; and final's refusals.
-STAGES = [*(f"Test{stage}" for stage in range(1, 7)), "TestRules"]
-REFUSALS = ["test_client_limit", "test_descriptor_limit"]
+# In chatsrv_test.py: somebody is refused.
+REFUSALS = ["Limits.test_client_limit", "Limits.test_descriptor_limit"]
 
 LAST = 999999                           # the number of a visitor who comes after all others
 SPARED = "127.0.0.2"                    # the witness's address, whose connection has no faults
@@ -217,18 +216,22 @@ class Harmless(unittest.TestCase):
         self.assertEqual(process.returncode, 0, output)
 
     def test_final(self):
-        extras = [name for name in dir(test.TestExtras) if name.startswith("test_")]
-        self.run_tests("test.py", "--server", final() + " {options} {port}", *STAGES,
-                       *(f"TestExtras.{name}" for name in extras if name not in REFUSALS))
+        self.run_tests("test.py", "--server", final() + " {port}")
+
+    def test_final_promises(self):
+        names = [test.id().split(".", 1)[1]
+                 for case in unittest.defaultTestLoader.loadTestsFromModule(chatsrv_test)
+                 for test in case]
+        self.run_tests("system/chatsrv_test.py", "--server", final() + " {options} {port}",
+                       *(name for name in names if name not in REFUSALS))
 
     def test_final_refusals(self):
         """Whoever is refused is told so with a single send, which finds room in real life."""
-        self.run_tests("test.py", "--server", final() + " {options} {port}",
-                       *(f"TestExtras.{name}" for name in REFUSALS),
-                       faults=re.sub(r"send:\S+", "", HARMLESS))
+        self.run_tests("system/chatsrv_test.py", "--server", final() + " {options} {port}",
+                       *REFUSALS, faults=re.sub(r"send:\S+", "", HARMLESS))
 
     def test_step6(self):
-        self.run_tests("test.py", "--server", step6() + " {port}", *STAGES)
+        self.run_tests("test.py", "--server", step6() + " {port}")
 
     def test_final_model(self):
         self.run_tests("system/model_test.py", "--server", final() + " {port}", "--seed", str(SEED))

@@ -19,6 +19,7 @@ class Submit(unittest.TestCase):
     def submit(self, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run([MAKE, "submit", *arguments], cwd=ROOT,
                               env={**os.environ, "SUBMIT_TESTS": "Test6",
+                                   "SUBMIT_CHATSRV_TESTS": "Messages.test_prefix",
                                    "SUBMIT_CLIENT_TESTS": "PipeTest.test_lines_in_and_out"},
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               universal_newlines=True)
@@ -31,7 +32,7 @@ class Submit(unittest.TestCase):
         self.assertTrue(os.access(str(self.target / "chatsrv"), os.X_OK))
         self.assertTrue(os.access(str(self.target / "chatcl"), os.X_OK))
         self.assertRegex(result.stdout, r"Test6 +1 of 1 passed")
-        self.assertEqual(result.stdout.count("\nRan 1 test in "), 2)
+        self.assertEqual(result.stdout.count("\nRan 1 test in "), 3)
 
     def test_overwrites_nothing_unless_told(self):
         self.target.mkdir(parents=True)
