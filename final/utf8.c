@@ -76,10 +76,30 @@ static size_t hex_append(char *out, char byte)
     return UTF8_VISIBLE_MAX;
 }
 
+/*
+ * Are all eight bytes of the word printable ASCII? In each byte, the high bit of one of
+ * these tells: of `word` if it is above 0x7f; of `word + ones` if it is 0x7f; of `low`,
+ * where it is lent to the subtraction, if it is NOT below 0x20. A carry out of a byte
+ * comes only from one that has been found already.
+ */
+static bool word_printable(uint64_t word)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), highs = 0x80 * ones;
+    uint64_t low = (word | highs) - 0x20 * ones;
+    return ((word | (word + ones) | ~low) & highs) == 0;
+}
+
 /* How many bytes at the front are printable ASCII: most text is, so be quick about it. */
 static size_t ascii_length(const char *bytes, size_t len)
 {
+    uint64_t word;
     size_t n = 0;
+    while (len - n >= sizeof word) {
+        memcpy(&word, bytes + n, sizeof word); /* wherever it stands, aligned or not */
+        if (!word_printable(word))
+            break;
+        n += sizeof word;
+    }
     while (n < len && bytes[n] >= ' ' && bytes[n] <= '~')
         n++;
     return n;

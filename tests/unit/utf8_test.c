@@ -141,6 +141,38 @@ static void check_random_bytes(void)
     CHECK(wrong == 0);
 }
 
+/*
+ * Eight bytes are looked at together: so every byte at every place in texts of every
+ * length and alignment, against the plain rule for one byte at a time. What is shown as
+ * it is takes one byte, an escaped one four.
+ */
+static void check_visible_everywhere(void)
+{
+    enum { LEN_MAX = 27 };
+    char room[LEN_MAX + 8], want[UTF8_VISIBLE_MAX * LEN_MAX],
+        out[UTF8_VISIBLE_MAX * LEN_MAX];
+    int wrong = 0;
+    for (size_t start = 0; start < 8; start++)
+        for (size_t len = 1; len <= LEN_MAX; len++)
+            for (size_t at = 0; at < len; at++)
+                for (int byte = 0; byte < 256; byte++) {
+                    bool plain = byte >= ' ' && byte <= '~';
+                    char shown[5] = {(char)byte, '\0'};
+                    size_t shown_len = plain ? 1 : UTF8_VISIBLE_MAX;
+                    if (!plain)
+                        snprintf(shown, sizeof shown, "\\x%02x", (unsigned)byte);
+                    memset(room, '\x1f', sizeof room); /* what must not be looked at */
+                    memset(room + start, ' ' + (int)(len % 95), len);
+                    room[start + at] = (char)byte;
+                    memset(want, ' ' + (int)(len % 95), sizeof want);
+                    memcpy(want + at, shown, shown_len);
+                    size_t written = utf8_visible(out, room + start, len);
+                    wrong +=
+                        written != len - 1 + shown_len || memcmp(out, want, written) != 0;
+                }
+    CHECK(wrong == 0);
+}
+
 int main(void)
 {
     check_every_code_point();
@@ -148,6 +180,7 @@ int main(void)
     check_hopeless_prefixes();
     check_printable();
     check_visible();
+    check_visible_everywhere();
     check_random_bytes();
     return checks_end();
 }
