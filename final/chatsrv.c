@@ -2,7 +2,7 @@
  * chatsrv - a chat server: each line that a client sends goes to all clients
  *
  * One thread, one event loop. What is to be sent is written once, to the feed (feed.h),
- * and each client is a cursor in it: a broadcast costs one send(2) a client, and a slow
+ * and each client is a cursor in it: a broadcast costs one sendmsg(2) per client, and a slow
  * reader holds up nobody. Whoever lags too far behind, takes nothing for too long or says
  * nothing for too long is disconnected.
  *
@@ -30,7 +30,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { READ_MAX = 16 * 1024 };    /* bytes of one client, then the next has its turn */
+enum { READ_MAX = 64 * 1024 };    /* bytes of one client, then the next has its turn */
 enum { ACCEPT_MAX = 64 };         /* newcomers, then the clients have their turn */
 enum { FLUSH_MAX = 1024 * 1024 }; /* bytes to collect, then they are sent in mid-batch */
 enum { ACCEPT_PAUSE_MS = 1000 };  /* how long to wait for a free descriptor */
@@ -39,12 +39,18 @@ enum { LOG_RETRY_MS = 100 };      /* how often to look whether the log is read a
 enum { DESCRIPTORS_KEPT = 16 };   /* for the log, the loop, listeners and the like */
 enum { DESCRIPTORS_MACOS = 10240 }; /* the most that macOS grants */
 
-static const char GREETING[] = "Welcome to the chat!\n";
+static char GREETING[] = "Welcome to the chat!\n"; /* for an iovec, which is not const */
 static const char SERVER_FULL[] = "Server full\n";
 
 enum { GREETING_LEN = sizeof GREETING - 1 };
 
+/* What the loop watches: the first member of whatever its data points to. */
+struct watched {
+    void (*on_event)(void *owner, int ready);
+};
+
 struct listener {
+    struct watched watched;
     int fd;
     int interest; /* what the loop watches fd for; 0 in a pause */
 };
@@ -52,12 +58,12 @@ struct listener {
 static struct {
     struct options options;
     int loop;
-    int signals[2]; /* a pipe from the signal handler into the loop */
+    struct watched watched; /* the pipe below */
+    int signals[2];         /* from the signal handler into the loop */
     struct listener listeners[LISTENERS_MAX];
     size_t listeners_count;
     struct feed feed;         /* what all clients are sent */
-    uint64_t flushed;         /* where the feed ended when it was last sent to all, */
-    uint64_t lag_checked;     /* and when laggards were last looked for */
+    uint64_t flushed;         /* where the feed ended when it was last sent to all */
     struct list_node clients; /* all of them, the first one silent longest */
     struct list_node flowing; /* those that have all of the feed */
     struct list_node stalled; /* those that wait for room, the first one longest */
@@ -70,6 +76,7 @@ static struct {
 } server;
 
 struct client {
+    struct watched watched;
     int fd;                    /* -1: closed in this batch */
     int interest;              /* what the loop watches fd for; for room while stalled */
     size_t greeting_sent;      /* bytes of the greeting that it has */
@@ -135,19 +142,15 @@ static void client_move(struct client *client, struct list_node *list, int inter
     client_watch(client, interest);
 }
 
-/* Sets bytes to what the client is to be sent next, and returns how many there are. */
-static size_t client_peek(struct client *client, const char **bytes)
+/* Sets pieces to what the client is to be sent next, and returns how many bytes that is. */
+static size_t client_peek(const struct client *client, struct iovec pieces[FEED_PIECES])
 {
-    size_t len;
-    uint64_t left;
-
-    if (client->greeting_sent < GREETING_LEN) {
-        *bytes = GREETING + client->greeting_sent;
-        return GREETING_LEN - client->greeting_sent;
-    }
-    len = cursor_peek(&server.feed, &client->cursor, bytes);
-    left = client->end - cursor_position(&client->cursor);
-    return left < len ? (size_t)left : len;
+    if (client->greeting_sent == GREETING_LEN)
+        return cursor_peek(&client->cursor, client->end, pieces);
+    pieces[0].iov_base = GREETING + client->greeting_sent;
+    pieces[0].iov_len = GREETING_LEN - client->greeting_sent;
+    pieces[1].iov_len = 0;
+    return pieces[0].iov_len;
 }
 
 static void client_advance(struct client *client, size_t len)
@@ -155,18 +158,20 @@ static void client_advance(struct client *client, size_t len)
     if (client->greeting_sent < GREETING_LEN)
         client->greeting_sent += len;
     else
-        cursor_advance(&client->cursor, len);
+        cursor_advance(&server.feed, &client->cursor, len);
 }
 
 /* Sends the client all that it is to have, or as much as its socket has room for. */
 static void client_flush(struct client *client)
 {
     int stalled = client->interest & EVLOOP_WRITE;
-    const char *bytes;
+    struct iovec pieces[FEED_PIECES];
+    struct msghdr message = {.msg_iov = pieces};
     size_t len;
 
-    while ((len = client_peek(client, &bytes)) > 0) {
-        ssize_t n = send(client->fd, bytes, len, 0);
+    while ((len = client_peek(client, pieces)) > 0) {
+        message.msg_iovlen = pieces[1].iov_len > 0 ? 2 : 1;
+        ssize_t n = sendmsg(client->fd, &message, 0);
         if (n > 0)
             client_advance(client, (size_t)n);
         else if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -185,23 +190,16 @@ static void client_flush(struct client *client)
         client_move(client, &server.flowing, client->interest & ~EVLOOP_WRITE);
 }
 
-/* Disconnects those that lag too far behind; looks for them once a chunk of the feed. */
+/* Disconnects those that lag too far behind. */
 static void laggards_close(void)
 {
-    struct list_node *node, *next;
-    uint64_t end = feed_end(&server.feed);
+    struct feed_cursor *cursor;
     char reason[64];
 
-    if (end - server.lag_checked < FEED_CHUNK)
-        return;
-    server.lag_checked = end;
-    snprintf(reason, sizeof reason, "lagged more than %llu bytes",
-             (unsigned long long)server.options.lag_max);
-    for (node = server.stalled.next; node != &server.stalled; node = next) {
-        struct client *client = LIST_OWNER(node, struct client, by_moved);
-        next = node->next;
-        if (end - cursor_position(&client->cursor) > server.options.lag_max)
-            client_close(client, reason);
+    while ((cursor = feed_laggard(&server.feed, server.options.lag_max)) != NULL) {
+        snprintf(reason, sizeof reason, "lagged more than %llu bytes",
+                 (unsigned long long)server.options.lag_max);
+        client_close(LIST_OWNER(cursor, struct client, cursor), reason);
     }
 }
 
@@ -218,6 +216,8 @@ static void clients_flush(void)
     laggards_close();
 }
 
+static void on_client(void *owner, int ready);
+
 /* Makes a client of a connection that has just been accepted, and greets it. */
 static void client_open(int fd, const struct endpoint *endpoint)
 {
@@ -231,6 +231,7 @@ static void client_open(int fd, const struct endpoint *endpoint)
         return;
     }
     log_event("accepted connection: %s", endpoint->text);
+    client->watched.on_event = on_client;
     client->fd = fd;
     client->interest = EVLOOP_READ;
     client->end = UINT64_MAX;
@@ -284,8 +285,11 @@ static void on_newcomer(int fd, const struct sockaddr_storage *address)
  * Accepts those who wait, but only so many. Without a free descriptor they would be
  * reported over and over, so the loop then looks away from the listeners for a while.
  */
-static void on_connection(const struct listener *listener)
+static void on_connection(void *owner, int ready)
 {
+    const struct listener *listener = owner;
+
+    (void)ready;
     for (int i = 0; i < ACCEPT_MAX && server.stop_at == 0; i++) {
         struct sockaddr_storage address = {0};
         socklen_t len = sizeof address;
@@ -368,11 +372,13 @@ static void on_readable(struct client *client)
 }
 
 /* The first signal lets slow readers catch up for a moment; a second one ends that. */
-static void on_signal(void)
+static void on_signal(void *owner, int ready)
 {
     char bytes[16];
     ssize_t n = read(server.signals[0], bytes, sizeof bytes);
 
+    (void)owner;
+    (void)ready;
     if (n <= 0)
         return;
     server.stop_at = server.now + (server.stop_at == 0 && n == 1 ? DRAIN_MS : 0);
@@ -382,20 +388,10 @@ static void on_signal(void)
         close(server.listeners[--server.listeners_count].fd);
 }
 
-static void on_event(void *data, int ready)
+static void on_client(void *owner, int ready)
 {
-    struct client *client = data;
+    struct client *client = owner;
 
-    if (data == &server.signals) {
-        on_signal();
-        return;
-    }
-    for (size_t i = 0; i < LISTENERS_MAX; i++) {
-        if (data == &server.listeners[i]) {
-            on_connection(data);
-            return;
-        }
-    }
     if (client->fd >= 0 && ready & EVLOOP_WRITE)
         client_flush(client);
     if (client->fd >= 0 && ready & EVLOOP_READ)
@@ -500,7 +496,8 @@ static void signals_open(void)
     if (fcntl(server.signals[0], F_SETFL, O_NONBLOCK) < 0 ||
         fcntl(server.signals[1], F_SETFL, O_NONBLOCK) < 0)
         err(1, "fcntl");
-    if (evloop_add(server.loop, server.signals[0], EVLOOP_READ, &server.signals) < 0)
+    server.watched.on_event = on_signal;
+    if (evloop_add(server.loop, server.signals[0], EVLOOP_READ, &server.watched) < 0)
         err(1, "evloop_add");
     if (sigaction(SIGINT, &action, NULL) < 0 || sigaction(SIGTERM, &action, NULL) < 0)
         err(1, "sigaction");
@@ -514,6 +511,7 @@ static void listeners_open(void)
     for (size_t i = 0; i < server.listeners_count; i++) {
         struct sockaddr_storage address = net_address(fds[i]);
         struct endpoint endpoint = endpoint_make(&address);
+        server.listeners[i].watched.on_event = on_connection;
         server.listeners[i].fd = fds[i];
         log_event("listening on %s", endpoint.text);
     }
@@ -557,7 +555,8 @@ static void server_turn(void)
         err(1, "evloop_wait");
     server.now = clock_ms();
     for (int i = 0; i < n; i++) {
-        on_event(events[i].data, events[i].ready);
+        struct watched *watched = events[i].data;
+        watched->on_event(watched, events[i].ready);
         if (feed_end(&server.feed) - server.flushed >= FLUSH_MAX)
             clients_flush();
     }

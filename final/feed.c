@@ -8,21 +8,27 @@
 
 struct feed_chunk {
     struct feed_chunk *next;
-    size_t refs;    /* cursors in it, + 1 for a chunk before it, + 1 if it is the last */
-    uint64_t start; /* the position of its first byte */
-    size_t len;     /* the bytes written so far */
+    struct list_node cursors; /* those that stand in it */
+    uint64_t start;           /* the position of its first byte */
+    size_t len;               /* the bytes written so far; all of them if next is set */
     char bytes[FEED_CHUNK];
 };
 
+static void chunk_init(struct feed_chunk *chunk, uint64_t start)
+{
+    chunk->next = NULL;
+    list_init(&chunk->cursors);
+    chunk->start = start;
+    chunk->len = 0;
+}
+
 int feed_open(struct feed *feed)
 {
-    *feed = (struct feed){NULL, NULL};
+    *feed = (struct feed){NULL, NULL, NULL};
     if ((feed->last = malloc(sizeof *feed->last)) == NULL)
         return -1;
-    feed->last->next = NULL;
-    feed->last->refs = 1;
-    feed->last->start = 0;
-    feed->last->len = 0;
+    chunk_init(feed->last, 0);
+    feed->first = feed->last;
     return 0;
 }
 
@@ -32,16 +38,16 @@ void feed_close(struct feed *feed)
     free(feed->spare);
 }
 
-/* Gives up one reference. With the last, the chunk goes, and so does its own on the next. */
-static void chunk_release(struct feed *feed, struct feed_chunk *chunk)
+/* Releases the chunks that every cursor has behind it. */
+static void feed_trim(struct feed *feed)
 {
-    while (chunk != NULL && --chunk->refs == 0) {
-        struct feed_chunk *next = chunk->next;
+    while (feed->first != feed->last && list_empty(&feed->first->cursors)) {
+        struct feed_chunk *chunk = feed->first;
+        feed->first = chunk->next;
         if (feed->spare == NULL)
             feed->spare = chunk; /* a steady stream then needs no malloc */
         else
             free(chunk);
-        chunk = next;
     }
 }
 
@@ -55,16 +61,12 @@ int feed_reserve(struct feed *feed, size_t len)
 /* Puts the spare chunk behind the last one, which is full. */
 static void feed_extend(struct feed *feed)
 {
-    struct feed_chunk *full = feed->last, *chunk = feed->spare;
+    struct feed_chunk *full = feed->last;
 
-    chunk->next = NULL;
-    chunk->refs = 2; /* the full one's, and for being the last */
-    chunk->start = full->start + full->len;
-    chunk->len = 0;
-    full->next = chunk;
-    feed->last = chunk;
+    chunk_init(feed->spare, feed_end(feed));
+    feed->last = full->next = feed->spare;
     feed->spare = NULL;
-    chunk_release(feed, full);
+    feed_trim(feed);
 }
 
 void feed_append(struct feed *feed, const char *bytes, size_t len)
@@ -86,16 +88,28 @@ uint64_t feed_end(const struct feed *feed)
     return feed->last->start + feed->last->len;
 }
 
+/* Only the oldest chunk's cursors count: the others lag less. */
+struct feed_cursor *feed_laggard(const struct feed *feed, uint64_t lag_max)
+{
+    const struct feed_chunk *oldest = feed->first;
+
+    if (list_empty(&oldest->cursors) ||
+        feed_end(feed) - (oldest->start + oldest->len) <= lag_max)
+        return NULL;
+    return LIST_OWNER(oldest->cursors.next, struct feed_cursor, in_chunk);
+}
+
 void cursor_open(struct feed *feed, struct feed_cursor *cursor)
 {
     cursor->chunk = feed->last;
     cursor->offset = feed->last->len;
-    cursor->chunk->refs++;
+    list_append(&cursor->chunk->cursors, &cursor->in_chunk);
 }
 
 void cursor_close(struct feed *feed, struct feed_cursor *cursor)
 {
-    chunk_release(feed, cursor->chunk);
+    list_remove(&cursor->in_chunk);
+    feed_trim(feed);
 }
 
 uint64_t cursor_position(const struct feed_cursor *cursor)
@@ -103,21 +117,40 @@ uint64_t cursor_position(const struct feed_cursor *cursor)
     return cursor->chunk->start + cursor->offset;
 }
 
-size_t cursor_peek(struct feed *feed, struct feed_cursor *cursor, const char **bytes)
+size_t cursor_peek(const struct feed_cursor *cursor, uint64_t until,
+                   struct iovec pieces[FEED_PIECES])
 {
+    uint64_t left = until - cursor_position(cursor);
     struct feed_chunk *chunk = cursor->chunk;
+    size_t offset = cursor->offset, len = 0;
 
-    if (cursor->offset == FEED_CHUNK && chunk->next != NULL) {
-        cursor->chunk = chunk->next;
-        cursor->offset = 0;
-        cursor->chunk->refs++;
-        chunk_release(feed, chunk);
+    if (offset == FEED_CHUNK && chunk->next != NULL) {
+        chunk = chunk->next;
+        offset = 0;
     }
-    *bytes = cursor->chunk->bytes + cursor->offset;
-    return cursor->chunk->len - cursor->offset;
+    for (int i = 0; i < FEED_PIECES; i++) {
+        size_t here = chunk == NULL ? 0 : chunk->len - offset;
+        if (here > left - len)
+            here = (size_t)(left - len);
+        pieces[i].iov_base = here == 0 ? NULL : chunk->bytes + offset;
+        pieces[i].iov_len = here;
+        len += here;
+        chunk = chunk == NULL ? NULL : chunk->next;
+        offset = 0;
+    }
+    return len;
 }
 
-void cursor_advance(struct feed_cursor *cursor, size_t len)
+void cursor_advance(struct feed *feed, struct feed_cursor *cursor, size_t len)
 {
     cursor->offset += len;
+    if (cursor->offset < FEED_CHUNK || cursor->chunk->next == NULL)
+        return;
+    list_remove(&cursor->in_chunk);
+    while (cursor->offset >= FEED_CHUNK && cursor->chunk->next != NULL) {
+        cursor->offset -= FEED_CHUNK;
+        cursor->chunk = cursor->chunk->next;
+    }
+    list_append(&cursor->chunk->cursors, &cursor->in_chunk);
+    feed_trim(feed);
 }

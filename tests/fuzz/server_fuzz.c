@@ -13,6 +13,8 @@
  *   - nobody else is ended without a reason: lagging, taking no byte, saying nothing;
  *   - the loop does not spin, and when all have gone, nothing of them is left.
  */
+#include "../../final/feed.h"
+
 #include <poll.h>
 #include <stdint.h>
 #include <time.h>
@@ -27,11 +29,22 @@ static int clock_script(clockid_t clock, struct timespec *now)
     return 0;
 }
 
+static void chat_read(void);
+
+/* A cursor of this program's own reads along, and must not be taken for a client. */
+static struct feed_cursor *laggard_but_reader(const struct feed *feed, uint64_t lag_max)
+{
+    chat_read();
+    return feed_laggard(feed, lag_max);
+}
+
+#define feed_laggard laggard_but_reader
 #define clock_gettime clock_script
 #define main server_main
 #include "../../final/chatsrv.c" /* NOLINT(bugprone-suspicious-include) */
 #undef main
 #undef clock_gettime
+#undef feed_laggard
 
 #define REQUIRE(condition)                                                               \
     ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
@@ -129,12 +142,13 @@ static struct peer *peer_of(const char *line, size_t len)
 /* Reads along in the feed, and attributes each new line to the one who must have sent it. */
 static void chat_read(void)
 {
-    const char *bytes;
+    struct iovec pieces[FEED_PIECES];
     size_t len;
 
-    while ((len = cursor_peek(&server.feed, &script.reader, &bytes)) > 0) {
-        bytes_add(&script.chat, bytes, len);
-        cursor_advance(&script.reader, len);
+    while ((len = cursor_peek(&script.reader, UINT64_MAX, pieces)) > 0) {
+        for (int i = 0; i < FEED_PIECES; i++)
+            bytes_add(&script.chat, pieces[i].iov_base, pieces[i].iov_len);
+        cursor_advance(&server.feed, &script.reader, len);
     }
     while (script.judged < script.chat.len) {
         const char *line = script.chat.bytes + script.judged;

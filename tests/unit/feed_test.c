@@ -48,20 +48,33 @@ static void append(struct feed *feed)
     CHECK(feed_end(feed) == stream_len);
 }
 
-/* Reads as send(2) does: all that is shown, or a part of it. */
+/* How many bytes a reader at `at` should be shown: the rest of its chunk, and the next. */
+static size_t shown_len(size_t at, size_t until)
+{
+    size_t edge = (at / FEED_CHUNK + FEED_PIECES) * FEED_CHUNK;
+    return (until < edge ? until : edge) - at;
+}
+
+/* Reads as sendmsg(2) does: all that is shown, or a part of it. */
 static void advance(struct feed *feed, struct reader *reader)
 {
-    const char *bytes;
-    size_t len = cursor_peek(feed, &reader->cursor, &bytes);
+    struct iovec pieces[FEED_PIECES];
+    size_t left = stream_len - reader->at;
+    size_t until = rand() % 4 ? SIZE_MAX : reader->at + (size_t)rand() % (left + 1);
+    size_t len = cursor_peek(&reader->cursor, until, pieces), first = pieces[0].iov_len;
 
     CHECK(cursor_position(&reader->cursor) == reader->at);
-    CHECK((len == 0) == (reader->at == stream_len));
-    CHECK(len <= stream_len - reader->at);
-    CHECK(memcmp(bytes, stream + reader->at, len) == 0);
+    CHECK(len == shown_len(reader->at, until < stream_len ? until : stream_len));
+    CHECK(len == first + pieces[1].iov_len);
+    CHECK(first > 0 || len == 0);
+    CHECK(first == 0 || memcmp(pieces[0].iov_base, stream + reader->at, first) == 0);
+    CHECK(len == first ||
+          memcmp(pieces[1].iov_base, stream + reader->at + first, len - first) == 0);
     if (len > 0 && rand() % 2)
-        len = (size_t)rand() % len;
-    cursor_advance(&reader->cursor, len);
+        len = rand() % 8 ? (size_t)rand() % len : first;
+    cursor_advance(feed, &reader->cursor, len);
     reader->at += len;
+    CHECK(cursor_position(&reader->cursor) == reader->at);
 }
 
 static void toggle(struct feed *feed, struct reader *reader)
@@ -74,6 +87,26 @@ static void toggle(struct feed *feed, struct reader *reader)
         CHECK(cursor_position(&reader->cursor) == stream_len);
     }
     reader->open = !reader->open;
+}
+
+/* Is a laggard named when there has to be one, and is it one? */
+static void check_laggard(const struct feed *feed, const struct reader *readers)
+{
+    size_t lag_max = (size_t)rand() % (8 * FEED_CHUNK), most = 0, lag = 0;
+    const struct feed_cursor *laggard = feed_laggard(feed, lag_max);
+
+    for (int i = 0; i < CURSORS; i++) {
+        if (!readers[i].open)
+            continue;
+        if (stream_len - readers[i].at > most)
+            most = stream_len - readers[i].at;
+        if (laggard == &readers[i].cursor)
+            lag = stream_len - readers[i].at;
+    }
+    if (laggard != NULL)
+        CHECK(lag > lag_max);
+    else
+        CHECK(most <= lag_max + FEED_CHUNK);
 }
 
 static void check_random(unsigned seed)
@@ -92,6 +125,7 @@ static void check_random(unsigned seed)
             toggle(&feed, reader);
         if (reader->open)
             advance(&feed, reader);
+        check_laggard(&feed, readers);
     }
     for (int i = 0; i < CURSORS; i++)
         if (readers[i].open)
@@ -105,7 +139,8 @@ static void check_steady(void)
     static const char bytes[FEED_CHUNK];
     struct feed_cursor cursor;
     struct feed feed;
-    const char *shown, *places[2] = {NULL, NULL};
+    const void *places[2] = {NULL, NULL};
+    struct iovec pieces[FEED_PIECES];
     int other = 0;
 
     CHECK(feed_open(&feed) == 0);
@@ -113,10 +148,10 @@ static void check_steady(void)
     for (int turn = 0; turn < 100; turn++) {
         CHECK(feed_reserve(&feed, sizeof bytes) == 0);
         feed_append(&feed, bytes, sizeof bytes);
-        CHECK(cursor_peek(&feed, &cursor, &shown) == sizeof bytes);
-        cursor_advance(&cursor, sizeof bytes);
-        other += turn >= 2 && shown != places[turn % 2];
-        places[turn % 2] = shown;
+        CHECK(cursor_peek(&cursor, UINT64_MAX, pieces) == sizeof bytes);
+        cursor_advance(&feed, &cursor, sizeof bytes);
+        other += turn >= 2 && pieces[0].iov_base != places[turn % 2];
+        places[turn % 2] = pieces[0].iov_base;
     }
     CHECK(other == 0);
     cursor_close(&feed, &cursor);
