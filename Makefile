@@ -4,6 +4,9 @@
 #   make step 3      build step 3 as build/chatsrv             (or: make step N=3)
 #   make Test3       build step 3, then run Test3 on it
 #   make diff 3      what step 3 adds to step 2                (7: what final/ adds to step 6)
+#   make start 3     begin your own step 3, mine/3-close.c
+#   make mine 3      build that file and test it as far as stage 3 goes
+#   make compare 3   what differs between your step 3 and ours
 #   make examples    build the programs of notes/examples/ into build/examples/
 #   make notes       write the diffs of the steps into the chapters of notes/
 #   make test        run all tests that need no more than cc, make and python3
@@ -53,7 +56,8 @@ step:
 	cd steps && set -x && $(COMPILE) -o ../build/chatsrv "$${1#steps/}" $(LINK)
 
 1 2 3 4 5 6 7:
-	@case "$(GOALS)" in *step*|*diff*) ;; *) echo "make step $@, or make diff $@?" >&2; exit 2;; esac
+	@case "$(GOALS)" in *step*|*diff*|*start*|*mine*|*compare*) ;; \
+	*) echo "make step $@, or make diff $@?" >&2; exit 2;; esac
 
 Test1 Test2 Test3 Test4 Test5 Test6:
 	@n=$@; $(MAKE) step N=$${n#Test}
@@ -68,6 +72,9 @@ diff:
 	esac; \
 	diff -u "$$1" "$$2" | if [ -t 1 ]; then e=$$(printf '\033['); sed \
 	"s/^-.*/$${e}31m&$${e}m/; s/^+.*/$${e}32m&$${e}m/; s/^@.*/$${e}36m&$${e}m/"; else cat; fi
+
+start mine compare:
+	@$(NUMBER); COMPILE='$(COMPILE)' LINK='$(LINK)' $(PYTHON) tests/mine.py $@ "$$n"
 
 run: build/chatsrv
 	build/chatsrv $(ARGS)
@@ -112,4 +119,4 @@ help:
 	@sed -n 's/^#   make/make/p' Makefile
 
 .PHONY: all build/chatsrv build/chatcl step 1 2 3 4 5 6 7 Test1 Test2 Test3 Test4 Test5 Test6 \
-	diff run chat examples notes test check mutants fuzz bench submit flags clean help
+	diff start mine compare run chat examples notes test check mutants fuzz bench submit flags clean help

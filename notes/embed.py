@@ -6,8 +6,10 @@
 
 A chapter embeds code by a pair of comments. What stands between them is generated:
 
-    <!-- diff 3 on_readable -->                     what step 3 changes in a block
+    <!-- diff 3 on_readable -->                     what step 3 changes in a block, and where
     <!-- code final/evloop.h evloop_mod 2 -->       a whole block; 2: the second so named
+    <!-- tests 3 -->                                what the tests of stage 3 look at
+    <!-- lines 3 -->                                how many lines step 3 adds
     <!-- end -->
 
 A block is a piece of a C file between two blank lines that are not inside braces: a function
@@ -15,8 +17,12 @@ with the comment above it, a struct, a group of constants. It is named after wha
 first; the file's first block is `header`, #include lines are `includes`. Names stay where
 line numbers do not, so a chapter's text stays beside its code.
 
-Checked: all embedded code is up to date; each block of step 1 and each block that a step
-changes is in that step's chapter, once; relative links lead to a file and a heading that
+Step 1 is held against notes/skeleton.c, with which a learner begins. Typed in the order in
+which they stand, the pieces of a chapter lead from one step to the next: tests/system/
+mine_test.py does that.
+
+Checked: all embedded code is up to date; each block that a step changes is in that step's
+chapter, once; relative links lead to a file and a heading that
 exist; `make VERB` is in the Makefile; each `function()` that the text names is somewhere in
 the code, or the chapter names its manual page, as in accept(2).
 """
@@ -28,7 +34,11 @@ import sys
 from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MARKER = re.compile(r"<!-- (diff|code) (\S+) (\w+)(?: (\d+))? -->$")
+sys.path.insert(0, str(ROOT / "tests"))
+
+import mine                                 # noqa: E402  (it knows the checks of each stage)
+
+MARKER = re.compile(r"<!-- (diff|code|tests|lines) (\S+)(?: (\w+))?(?: (\d+))? -->$")
 END = "<!-- end -->"
 
 
@@ -116,6 +126,26 @@ def block_diff(old: List[str], new: List[str], name: str) -> List[str]:
     return lines
 
 
+TITLES = {"header": "the comment at the top", "includes": "the `#include` lines",
+          "PORT": "the constants"}
+
+
+def block_title(name: str, lines: List[str]) -> str:
+    """How the text calls a block.
+
+    >>> block_title("client_open", ["/* Makes f(). */", "static void client_open(int fd)"])
+    '`client_open()`'
+    >>> block_title("client", ["struct client {"]), block_title("server", ["static struct {"])
+    ('`struct client`', '`server`')
+    """
+    code = re.sub(r"^/\*.*?\*/\n", "", "\n".join(lines), flags=re.DOTALL)
+    if name in TITLES:
+        return TITLES[name]
+    if re.search(rf"\b{name}\(", code):
+        return f"`{name}()`"
+    return f"`struct {name}`" if code.startswith("struct") else f"`{name}`"
+
+
 # ---- The repository ----------------------------------------------------------------------------
 
 class Repository:
@@ -123,7 +153,7 @@ class Repository:
 
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
-        self.steps = sorted(root.glob("steps/[1-6]-*.c"))
+        self.steps = [root / "notes" / "skeleton.c", *sorted(root.glob("steps/[1-6]-*.c"))]
         self.cache: Dict[pathlib.Path, List[Block]] = {}
 
     def chapters(self) -> List[pathlib.Path]:
@@ -136,31 +166,63 @@ class Repository:
 
     def changes(self, step: int) -> Dict[str, List[str]]:
         """The diff of each block that the step changes, by the block's name."""
-        old, new = (blocks_by_name(self.blocks(path)) for path in self.steps[step - 2:step])
+        old, new = (blocks_by_name(self.blocks(path)) for path in self.steps[step - 1:step + 1])
         return {name: block_diff(old.get(name, []), new.get(name, []), name)
                 for name in [*new, *(old.keys() - new.keys())]
                 if old.get(name) != new.get(name)}
 
+    def piece(self, step: int, name: str) -> List[str]:
+        """What a step does to a block: where, and what."""
+        old = blocks_by_name(self.blocks(self.steps[step - 1]))
+        new = blocks_by_name(self.blocks(self.steps[step]))
+        if name not in new:
+            raise LookupError(f"step {step} has no {name}")
+        title = block_title(name, new[name])
+        whole = ["```c", *new[name], "```"]
+        if name not in old:
+            above = list(new)[list(new).index(name) - 1]
+            return [f"*New, below {block_title(above, new[above])}:*", "", *whole]
+        if step == 1:
+            place = "As the skeleton has it" if old[name] == new[name] else "In its place"
+            return [f"*{place}, {title}:*", "", *whole]
+        if old[name] == new[name]:
+            raise LookupError(f"step {step} does not change {name}")
+        return [f"*In {title}:*", "", "```diff", *block_diff(old[name], new[name], name), "```"]
+
+    def checks(self, stage: int) -> List[str]:
+        """What the tests of a stage look at, as tests/test.py says."""
+        return [f"- `{check.name}`: {check.says}" for check in mine.checks()
+                if check.stage == stage]
+
+    def lines(self, step: int) -> List[str]:
+        """How much a step adds."""
+        old, new = (path.read_text(encoding="utf-8").splitlines()
+                    for path in self.steps[step - 1:step + 1])
+        diff = list(difflib.unified_diff(old, new, n=0))[2:]
+        added, gone = (sum(line[0] == sign for line in diff) for sign in "+-")
+        return [f"*To write: {added} lines. To take out: {gone}.*"]
+
     def embedded(self, kind: str, which: str, name: str, number: str) -> List[str]:
         """What belongs behind a marker."""
+        if kind != "code" and which not in list("123456"):
+            raise LookupError("the steps are 1 to 6")
+        if kind == "tests":
+            return self.checks(int(which))
+        if kind == "lines":
+            return self.lines(int(which))
         if kind == "code":
             path = self.root / which
             if not path.is_file():
                 raise LookupError(f"there is no {which}")
             return ["```c", *block_find(self.blocks(path), name, int(number or 0)).lines, "```"]
-        if which not in ("2", "3", "4", "5", "6"):
-            raise LookupError("diffs there are of the steps 2 to 6")
-        if name not in self.changes(int(which)):
-            raise LookupError(f"step {which} does not change {name}")
-        return ["```diff", *self.changes(int(which))[name], "```"]
+        return self.piece(int(which), name)
 
     def to_be_shown(self, step: int) -> Set[Tuple[str, str, str]]:
         """The markers that this step's chapter must have."""
-        if step == 1:
-            path = self.steps[0]
-            where = path.relative_to(self.root).as_posix()
-            return {("code", where, block.name) for block in self.blocks(path)}
-        return {("diff", str(step), name) for name in self.changes(step)}
+        names = self.changes(step)
+        if step == 1:       # of a program that one has not written one wants to see all
+            names = blocks_by_name(self.blocks(self.steps[1]))
+        return {("diff", str(step), name) for name in names}
 
     def functions(self) -> Set[str]:
         """Whatever is called or defined anywhere."""

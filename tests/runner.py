@@ -154,6 +154,9 @@ def check_jobs() -> Iterator[Job]:
     yield from lint_jobs()
     yield Job("site", "python3 tests/system/site_test.py",
               needs="cmark-gfm chromium chromedriver tidy")
+    yield Job("mine", "python3 tests/system/mine_test.py", tests="Start Mine Mistakes")
+    yield Job("mine bmake", "python3 tests/system/mine_test.py --make bmake",
+              tests="Start Mine", needs="bmake")
     yield Job("make bmake", "python3 tests/system/make_test.py bmake", needs="bmake")
     yield Job("mutants", "python3 tests/mutants/mutants.py", alone=True, limit=600)
 
