@@ -174,6 +174,8 @@ def lint_jobs() -> Iterator[Job]:
     yield Job("lint cppcheck", "cppcheck -q --error-exitcode=1 --inline-suppr --std=c11 -Ifinal"
                                f" --enable=warning,performance,portability {sources}",
               needs="cppcheck")
+    yield Job("lint pages", "python3 tests/system/pages_test.py"
+                            " {native/chatsrv} {native/chatcl}", needs="mandoc")
     yield Job("lint python", "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
                              '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
                              " sys.argv[1:]]' tests/*.py tests/*/*.py notes/*.py notes/*/*.py")

@@ -42,7 +42,9 @@ def main() -> None:
         sys.exit("usage: make submit P2=DIR")
     target = pathlib.Path(sys.argv[1]).expanduser().resolve()
     files = sorted(file for file in (ROOT / "final").iterdir()
-                   if file.name == "Makefile" or file.suffix in (".c", ".h"))
+                   if file.name in ("Makefile", ".gitignore")
+                   or file.suffix in (".c", ".h", ".1"))
+    files.append(ROOT / "LICENSE")
     copy(files, target)
     run("sh", "-c", f'cd "$1" && {MAKE}', "sh", str(target))
     server, client = target / "chatsrv", target / "chatcl"
