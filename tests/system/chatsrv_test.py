@@ -7,8 +7,11 @@
 the command, or build/chatsrv. The tests use the grader's Server and Peer, and give verdicts as it
 does.
 """
+import itertools
 import os
+import pathlib
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -19,8 +22,8 @@ from typing import Optional, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
-from test import (ADDRESS, CUT, DEADLINE, TERMINATED, Peer, Server, ServerCase, numbered,
-                  rule, shown)
+from test import (ADDRESS, CUT, DEADLINE, GREETING, LINUX, TERMINATED, Peer, Server, ServerCase,
+                  numbered, rule, shown)
 
 OWN = "(chatsrv's own rule, not the assignment's)"
 
@@ -74,6 +77,38 @@ class Messages(ChatsrvCase):
             watcher.expect(watcher, text)
         self.expect_farewell(peer, b"end of file")
 
+    @rule(ADDRESS, "each piece is a message of its own")
+    def test_pieces(self):
+        """so is each piece of a line that is too long"""
+        one, two = self.join(2)
+        line = b"".join(b"%04d." % number for number in range(600))
+        one.send(line + b"\n")
+        for reader in (one, two):
+            for at in (0, 1024, 2048):
+                expected = b"127.0.0.1: " + line[at:at + 1024]
+                came = reader.line()
+                if came != expected:
+                    self.server.fail(shown(expected), shown(came))
+
+    @rule(GREETING, "greet a client when it is accepted, before anything else is sent to it")
+    def test_greeting_first(self):
+        """who comes in the middle of others' talk is greeted before it gets any of it"""
+        talkers = self.join(8)
+        for _ in range(5):
+            with self.paused():
+                crowd = []
+                for talker in talkers:
+                    crowd.append(self.server.start_connecting())
+                    talker.send(b"small talk\n" * 100)
+                    crowd.append(self.server.start_connecting())
+            for newcomer in crowd:
+                first = newcomer.line("a greeting")
+                if first != b"Welcome to the chat!":
+                    self.server.fail("a greeting before anything else", shown(first))
+            for talker in talkers:
+                talker.sync()
+                talker.inbox.clear()
+
 
 class Limits(ChatsrvCase):
     """Who is sent away, when, and what the log says of it."""
@@ -123,6 +158,40 @@ class Limits(ChatsrvCase):
         self.expect_service()
         one.sync()
 
+    @rule(OWN, "count the client down, whatever has ended it", options="-c 2 -t 1")
+    def test_idle_places(self):
+        """the places of idle clients are given away"""
+        for _ in range(2):
+            for peer in self.join(2):
+                peer.expect_closed()
+
+    @rule(CUT, "that it will say no more does not make a client a reader", options="-s 2")
+    def test_half_closed_stalled(self):
+        """who has half-closed and takes no byte is disconnected like anybody else"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        self.exchange(one, numbered(6000, 1000), [one])
+        slow.half_close()
+        self.expect_farewell(slow, b"took no byte for 2 s")
+
+    @rule(CUT, "look for laggards whenever the feed has grown by a chunk", options="-b 200000")
+    def test_overflow_at_once(self):
+        """who lags more than -b is found soon: memory is bounded by it"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        texts = numbered(64, 1000)
+        said = 0
+        while not self.server.log.count(b"lagged more than 200000 bytes"):
+            self.exchange(one, texts, [one])
+            one.sync()
+            said += len(texts) * 1012
+            if said > 20 << 20:
+                self.server.fail("a client that does not read to be disconnected", "it is not")
+        got = len(slow.expect_closed())
+        if said - got > 200000 + (256 << 10):
+            self.server.fail("a client disconnected when it lags by 200,000 bytes, and a chunk "
+                             "or two", f"it was {said - got} bytes behind")
+
     @rule(OWN, "the client limit follows from RLIMIT_NOFILE", nofile=32)
     def test_descriptor_limit(self):
         """where descriptors are scarce, the same happens without -c"""
@@ -136,6 +205,39 @@ class Limits(ChatsrvCase):
             self.server.fail(r"b'Server full\n', and the end of the connection",
                              shown(answer))
         self.server.expect_log(b"refused connection: %s (server full)" % peer.address)
+
+
+@unittest.skipUnless(LINUX, "limits of another process are set by prlimit(2)")
+class Descriptors(ChatsrvCase):
+    """No descriptor is free."""
+
+    def descriptors_left(self, count: int) -> None:
+        """From now on the server can open that many more."""
+        pid = self.server.process.pid
+        used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        free = (number for number in itertools.count() if number not in used)
+        first_denied = next(itertools.islice(free, count, None))
+        _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_denied, most))
+
+    @rule(OWN, "pause accepting for a second, and then try again")
+    def test_accept_pause(self):
+        """accepting pauses meanwhile, at no cost, whatever others do, and then goes on"""
+        one, = self.join(1)
+        self.descriptors_left(0)
+        crowd = [self.server.start_connecting() for _ in range(3)]
+        self.server.expect_log(b"accept: Too many open files; trying again in a second")
+        self.server.expect_idle("while no descriptor is free")
+        began, before = time.monotonic(), self.server.log.count(b"accept: ")
+        while time.monotonic() < began + 1.5:
+            one.sync()
+        tries = self.server.log.count(b"accept: ") - before
+        if tries > time.monotonic() - began + 2:
+            self.server.fail("a try a second", f"{tries} of them")
+        self.descriptors_left(100)
+        for peer in crowd:
+            peer.line("a greeting, when descriptors are free again")
+        self.expect_service()
 
 
 class Log(ChatsrvCase):
@@ -171,6 +273,34 @@ class Log(ChatsrvCase):
         forged = [line for line in self.server.log.lines if line.startswith(TERMINATED)]
         if forged:
             self.server.fail("no log line written by a client", shown(forged[0]))
+
+    @rule(OWN, "an empty message is a message")
+    def test_log_empty(self):
+        """an empty message is logged as others are"""
+        one, = self.join(1)
+        one.send(b"\n\n")
+        self.server.expect_log(b"message from %s: " % one.address, 2 + one.hellos)
+
+    @rule(OWN, "after the first line that is dropped, drop all others, until the log is read "
+               "again: so the log has one gap, and says where", read_log=False)
+    def test_full_log_gap(self):
+        """what is missing in the log is in one piece, where the log says so"""
+        one, = self.join(1)
+        texts = [b"%d." % number + b"x" * (1000 if number % 7 else 0) for number in range(2000)]
+        one.send(b"\n".join(texts) + b"\n")
+        one.collect(texts[-1])
+        self.server.start_reading()
+        end = time.monotonic() + DEADLINE
+        while not self.server.log.count(b"dropped ") and time.monotonic() < end:
+            one.sync()
+        self.server.expect_log(b"dropped ")
+        lines = list(self.server.log.lines)
+        before = lines[:next(i for i, line in enumerate(lines) if b"dropped " in line)]
+        logged = [text for line in before for text in re.findall(rb": (\d+)\.x*$", line)]
+        if logged != [b"%d" % number for number in range(len(logged))]:
+            gap = next(i for i, number in enumerate(logged) if int(number) != i)
+            self.server.fail(f"message {gap} in the log, or word of its being dropped",
+                             f"message {logged[gap].decode()} without a word")
 
     @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
           read_log=False)
@@ -229,6 +359,78 @@ class Process(ChatsrvCase):
         self.server.process.terminate()
         self.server.expect_end(0)
 
+    @rule(OWN, "wait up to a second for slow readers", options="-b 30000000")
+    def test_sigterm_pending(self):
+        """who reads on after SIGTERM gets all, even if it is more than the kernel holds"""
+        one, = self.join(1)
+        late, = self.join(1, receive_buffer=4096)
+        texts = numbered(12000, 1000)
+        self.exchange(one, texts, [one])
+        late.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        began = time.monotonic()
+        self.server.process.terminate()
+        while late.receive(DEADLINE):
+            pass
+        seconds = time.monotonic() - began
+        self.server.expect_end(0)
+        if len(late.inbox) < len(texts) and seconds < 1:
+            self.server.fail(f"{len(texts)} lines for a client that reads on, or a second's wait",
+                             f"{len(late.inbox)} lines, and the end after {seconds:.2f} s")
+
+    @rule(OWN, "the second signal sets the time of the end to now")
+    def test_second_signal(self):
+        """a second signal ends the wait for a slow reader"""
+        for _ in range(8):      # this program may be held up; the server waits a second each time
+            with Server(options="", says=OWN) as server:
+                self.stall(server)
+                began = time.monotonic()
+                server.process.terminate()
+                self.await_refusal(server)
+                server.process.terminate()
+                server.expect_end(0)
+                if time.monotonic() < began + 0.9:
+                    return
+        self.server.fail("an end at once", "it came no sooner than a second after the first signal")
+
+    @rule(OWN, "close the listening sockets first of all")
+    def test_stop_accepting(self):
+        """after SIGTERM nobody is let in, while slow readers still have their time"""
+        for _ in range(8):
+            with Server(options="", says=OWN) as server:
+                self.stall(server)
+                server.process.terminate()
+                if self.await_refusal(server):
+                    return
+        self.server.fail("connections refused while the server is stopping",
+                         "they are accepted until it has ended")
+
+    def stall(self, server: Server) -> None:
+        """Puts a client into the server that does not read, with megabytes to be sent to it."""
+        one = server.connect()
+        slow = server.connect(receive_buffer=4096)
+        slow.sync()
+        self.exchange(one, numbered(6000, 1000), [])
+        one.sync()
+
+    @staticmethod
+    def await_refusal(server: Server) -> bool:
+        """Waits until nobody can connect; returns whether the server is running then."""
+        while not server.has_ended():
+            with socket.socket() as probe:
+                if probe.connect_ex((test.HOST, server.port)):
+                    return not server.has_ended()
+        return False
+
+    @rule(OWN, "the log's reader has no more time than slow clients have", read_log=False)
+    def test_sigterm_unread_log(self):
+        """nor does a log that nobody reads"""
+        one, = self.join(1)
+        self.exchange(one, numbered(1000, 1000), [one])
+        self.server.process.terminate()
+        self.server.end_is_due = True
+        if not self.server.has_ended(within=DEADLINE):
+            self.server.fail("an end, though nobody reads the log", "it still runs")
+
     @rule(OWN, "getaddrinfo() with AI_PASSIVE and AI_NUMERICHOST", options="-l 127.0.0.1")
     def test_listen_address(self):
         """-l: it listens at that address"""
@@ -245,6 +447,10 @@ class Process(ChatsrvCase):
             server.expect_log(b"listening on 0.0.0.0:")
             server.port = int(server.log.lines[0].rsplit(b":", 1)[1])
             server.connect().line("a greeting")
+            ports = {line.rsplit(b":", 1)[1] for line in server.log.lines
+                     if line.startswith(b"listening on ")}
+            if len(ports) > 1:
+                server.fail("the same port for both families", str(sorted(ports)))
 
     @rule(OWN, "exit status 0 for -h, 2 for wrong usage, 1 for what fails at start-up")
     def test_usage(self):
@@ -262,6 +468,42 @@ class Process(ChatsrvCase):
                     f"{'stderr' if status else 'stdout'}",
                     f"exit status {ended}, {shown(stdout)} on stdout, {shown(stderr)} on "
                     "stderr")
+
+
+class Sockets(ChatsrvCase):
+    """What is set on the connections."""
+
+    @rule(OWN, "SO_KEEPALIVE on the listening socket: those that it accepts inherit it")
+    @unittest.skipUnless(LINUX, "its timer is looked up in /proc")
+    def test_keepalive(self):
+        """a client that vanishes without a word will be noticed"""
+        one, = self.join(1)
+        one.sync()
+        here = "0100007F:%04X" % one.sock.getsockname()[1]
+        there = "0100007F:%04X" % self.server.port
+        for line in pathlib.Path("/proc/net/tcp").read_text().splitlines():
+            fields = line.split()
+            if fields[1:3] == [there, here]:
+                if fields[5][:2] != "02":       # which timer runs: proc(5)
+                    self.server.fail("a timer for keep-alive probes", f"timer {fields[5]}")
+                return
+        self.skipTest("the connection is not in /proc/net/tcp")
+
+    @rule(OWN, "TCP_NODELAY on the listening socket: those that it accepts inherit it")
+    def test_no_delay(self):
+        """a short message does not wait until the one before has been acknowledged"""
+        one, two = self.join(2)
+        soonest = 1.0
+        for _ in range(30):
+            times = []
+            for text in (b"first", b"second"):
+                began = time.monotonic()
+                one.send(text + b"\n")
+                two.sock.recv(1000)     # it answers nothing: acknowledgements come late
+                times.append(time.monotonic() - began)
+            soonest = min(soonest, times[1])
+        if soonest > 0.03:
+            self.server.fail("some short message to come at once", f"each took {soonest:.3f} s")
 
 
 def skip_without_ipv6() -> None:
