@@ -2,7 +2,7 @@
  * chatsrv - a chat server: each line that a client sends goes to all clients
  *
  * One thread, one event loop. What is to be sent is written once, to the feed (feed.h),
- * and each client is a cursor in it: a broadcast costs one sendmsg(2) per client, and a slow
+ * and each client is a cursor in it: a broadcast costs one send(2) per client, and a slow
  * reader holds up nobody. Whoever lags too far behind, takes nothing for too long or says
  * nothing for too long is disconnected.
  *
@@ -30,7 +30,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { READ_MAX = 64 * 1024 };    /* bytes of one client, then the next has its turn */
+enum { READ_MAX = 64 * 1024 };    /* bytes from one client, then the next has its turn */
 enum { ACCEPT_MAX = 64 };         /* newcomers, then the clients have their turn */
 enum { FLUSH_MAX = 1024 * 1024 }; /* bytes to collect, then they are sent in mid-batch */
 enum { ACCEPT_PAUSE_MS = 1000 };  /* how long to wait for a free descriptor */
@@ -161,17 +161,25 @@ static void client_advance(struct client *client, size_t len)
         cursor_advance(&server.feed, &client->cursor, len);
 }
 
+/* Sends the pieces with one call: send(2) where it will do, since it is a bit cheaper. */
+static ssize_t pieces_send(int fd, struct iovec pieces[FEED_PIECES])
+{
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = FEED_PIECES};
+
+    if (pieces[1].iov_len == 0)
+        return send(fd, pieces[0].iov_base, pieces[0].iov_len, 0);
+    return sendmsg(fd, &message, 0);
+}
+
 /* Sends the client all that it is to have, or as much as its socket has room for. */
 static void client_flush(struct client *client)
 {
     int stalled = client->interest & EVLOOP_WRITE;
     struct iovec pieces[FEED_PIECES];
-    struct msghdr message = {.msg_iov = pieces};
     size_t len;
 
     while ((len = client_peek(client, pieces)) > 0) {
-        message.msg_iovlen = pieces[1].iov_len > 0 ? 2 : 1;
-        ssize_t n = sendmsg(client->fd, &message, 0);
+        ssize_t n = pieces_send(client->fd, pieces);
         if (n > 0)
             client_advance(client, (size_t)n);
         else if (n < 0 && errno != EAGAIN && errno != EINTR) {

@@ -211,6 +211,22 @@ ssize_t __wrap_send(int fd, const void *bytes, size_t len, int flags)
     return __real_send(fd, bytes, len, flags);
 }
 
+/* Follows the rules for send. A short one ends anywhere in the first piece, or behind it. */
+ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    int fault = fault_of("send", fd, ECONNRESET);
+    struct iovec first = message->msg_iov[0];
+    struct msghdr some = {.msg_iov = &first, .msg_iovlen = 1};
+
+    if (fault > 0)
+        return -1;
+    if (fault != SHORT)
+        return __real_sendmsg(fd, message, flags);
+    first.iov_len = 1 + random_below(first.iov_len);
+    return __real_sendmsg(fd, &some, flags);
+}
+
 ssize_t __real_write(int fd, const void *bytes, size_t len);
 ssize_t __wrap_write(int fd, const void *bytes, size_t len)
 {
