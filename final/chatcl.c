@@ -1,21 +1,24 @@
 /*
  * chatcl - a chat client: what is typed goes to the server, what others say is shown
  *
- * On a terminal the line that is typed stays below what comes in, can be edited (edit.h)
- * and vanishes when sent: it is shown when the server sends it back. In a pipe, or on a
- * terminal that can only print, bytes go in and out as they are; at the end of the input
- * the sending side is closed, and the rest of what the server says is still shown.
+ * On a terminal the typed line stays below what comes in, can be edited (edit.h) and
+ * vanishes when sent: it is shown when the server sends it back. What lasts longer than
+ * a moment is said in a line: connecting, waiting. In a pipe, or on a terminal that can
+ * only print, bytes go in and out as they are; at the end of the input the sending side
+ * is closed, and the rest of what the server says is still shown.
  *
- * Nothing is read from anywhere unless there is room for it: a server that does not read
- * makes the input wait, a slow output makes the server wait. Memory does not grow.
+ * Nothing is read from the server or from a pipe unless there is room for it: a server
+ * that does not read makes the input wait, a slow output makes the server wait. Memory
+ * does not grow. Keys are always read, for one of them may be ^C.
  *
  * Exit status: 0 if the server has closed the connection after the end of the input (on a
  * terminal, ^D in an empty line), in a pipe also if it did before and nothing was left to
- * send; 1 if it could not be reached or is gone; 2 for wrong usage; ^C and other signals
- * end the program as signals do, which a shell calls 130 for ^C.
+ * send; 1 if it could not be reached, was full, or is gone; 2 for wrong usage; ^C and
+ * other signals end the program as signals do, which a shell calls 130 for ^C.
  *
  * With -r the server is dialled again, for ever, after 1, 2, 4 ... 30 s. What is typed
- * meanwhile is sent then; what the old connection had not delivered yet may be lost.
+ * meanwhile is sent then; what the old connection had not delivered yet may be lost. A
+ * line that was sent or received by half is dropped: its other half will never come.
  *
  * Usage: chatcl -h
  * Systems: Linux, macOS and the BSDs (poll)
@@ -23,6 +26,8 @@
 #include "buffer.h"
 #include "dial.h"
 #include "edit.h"
+#include "letter.h"
+#include "lines.h"
 #include "show.h"
 #include "tty.h"
 
@@ -41,101 +46,81 @@
 #include <time.h>
 #include <unistd.h>
 
-_Static_assert(BUFFER_SIZE > 2 * EDIT_MAX, "a line can be added while one is sent");
+/* Two pieces of a line that is cut, with newlines, hold more than MESSAGE_MAX bytes. */
+enum { LINE_ROOM = EDIT_MAX + 2 * (EDIT_MAX / MESSAGE_MAX + 1) };
+_Static_assert(BUFFER_SIZE > 2 * LINE_ROOM, "a line can be added while one is sent");
 
-enum { RETRY_MAX = 30 }; /* seconds between two attempts to connect */
+enum {
+    RETRY_MAX = 30,   /* seconds between two attempts to connect */
+    MOMENT_MS = 1000, /* what lasts longer is worth a line */
+    SETTLE_MS = 100 /* a window that has kept its size for so long is not being dragged */
+};
 
 static const char USAGE[] =
-    "usage: chatcl [-hr] [host [port]]\n"
+    "usage: chatcl [-hrt] [host [port]]\n"
     "  -r  when the server goes away or cannot be reached, try again and again\n"
+    "  -t  on a terminal, show the time before each line\n"
     "  -h  show this text\n"
     "The host is localhost and the port 3100 unless given.\n"
     "On a terminal, Up and Down recall earlier lines, ^D says goodbye, ^C leaves at "
     "once.\n";
 
+/* What the server says instead of a greeting when there are too many clients. */
+static const char FULL[] = "Server full\n";
+enum { FULL_LEN = sizeof FULL - 1 };
+
+/* What a user may be waiting for, and in what words to say so. */
+enum status { QUIET, CONNECTING, KEPT, SILENT, UNREAD, UNANSWERED, GOODBYE };
+
+static const char *const status_words[] = {
+    [CONNECTING] = "connecting to",
+    [KEPT] = "what you have typed will be sent when connected; ^C leaves. Not yet:",
+    [SILENT] = "connected, but nothing has come yet from",
+    [UNREAD] = "what you have typed waits, for nothing is read by",
+    [UNANSWERED] = "no answer yet from",
+    [GOODBYE] = "waiting for the connection to be closed (^C leaves at once) by",
+};
+
 static struct {
     const char *host, *port;
-    bool retry;  /* -r */
+    char name[300]; /* host:port */
+    bool retry;     /* -r */
+    bool times;     /* -t */
+
     bool screen; /* on a terminal, with a line being edited */
     bool colour;
     struct edit edit;    /* the line */
     struct buffer typed; /* what is not in the line yet */
+    int64_t settled_at;  /* when the window has its size, in monotonic milliseconds */
     int signals;         /* readable when tty_event has something to tell; or -1 */
-    struct buffer out;   /* to the server */
-    struct buffer in;    /* from the server, not shown yet */
-    int server;          /* the socket; -1: there is none now */
-    bool connected;      /* false: it is being connected, */
-    struct dial dial;    /* by this */
-    int retry_s;         /* seconds to wait for the next attempt, */
-    int64_t retry_at;    /* and until when, in monotonic milliseconds */
-    bool input_ended;    /* nothing more will be typed, */
-    bool shut;           /* and the server knows */
-    bool deaf;           /* the server takes no more; reading will tell why */
-    bool leaving;        /* as soon as what came in has been written, */
-    int status;          /* with this exit status */
-    char farewell[512];  /* and these last words on standard error */
+    bool hung_up;        /* no more can be typed: the terminal is gone */
+    bool unwritten;      /* the terminal does not take what it is to show */
+    bool status_said;    /* a line says already */
+    enum status status;  /* what the user is waiting for, */
+    int64_t status_at;   /* and when to say so */
+
+    struct buffer out; /* to the server */
+    struct buffer in;  /* from the server, not shown yet */
+    int server;        /* what to wait for; -1: there is none now */
+    enum { NOWHERE, LOOKING_UP, DIALLING, CONNECTED } stage;
+    struct dial dial;
+    int64_t retry_at;     /* the next attempt to connect, */
+    int retry_s;          /* so many seconds after the last one */
+    char first[FULL_LEN]; /* of what has come from this connection, */
+    size_t heard;         /* which is so many bytes */
+    bool unanswered;      /* a line was sent, and nothing has come since */
+    bool half_sent;       /* the last byte sent was not the end of a line */
+    bool half_shown;      /* the same for the last byte written, in a pipe */
+    bool skipping;        /* up to the next newline, out is not to be sent */
+    bool input_ended;     /* nothing more will be typed, */
+    bool shut;            /* and the server knows */
+    bool deaf;            /* the server takes no more; reading will tell why */
+
+    bool leaving;       /* as soon as what came in has been written, */
+    int exit_status;    /* with this, */
+    char farewell[512]; /* and these last words on standard error */
+    bool left;          /* the typed line is done with */
 } chat = {.host = "localhost", .port = "3100", .signals = -1, .server = -1};
-
-/* ---- the screen ---- */
-
-/* The terminal takes UTF-8, even if the locale does not say so. */
-static void locale_set(void)
-{
-    setlocale(LC_CTYPE, "");
-    if (strcmp(nl_langinfo(CODESET), "UTF-8") == 0)
-        return;
-    if (setlocale(LC_CTYPE, "C.UTF-8") == NULL)
-        setlocale(LC_CTYPE, "en_US.UTF-8");
-}
-
-static void screen_open(void)
-{
-    const char *no_color = getenv("NO_COLOR");
-
-    if (!tty_capable())
-        return;
-    locale_set();
-    chat.signals = tty_open();
-    if (chat.signals < 0)
-        err(1, "terminal");
-    chat.screen = true;
-    chat.colour = no_color == NULL || *no_color == '\0';
-    edit_open(&chat.edit, "> ", tty_columns());
-}
-
-static void screen_draw(void)
-{
-    if (chat.input_ended)
-        edit_hide(&chat.edit, stdout);
-    else
-        edit_draw(&chat.edit, stdout);
-    fflush(stdout);
-}
-
-/* Writes whole lines; their beginnings wait for the rest, unless none will come. */
-static void screen_show(bool all)
-{
-    struct buffer *in = &chat.in;
-
-    edit_hide(&chat.edit, stdout);
-    buffer_drop(in, show_lines(in->bytes + in->start, in->len, all, chat.colour, stdout));
-}
-
-/* What was being typed stays on the screen. */
-static void screen_close(void)
-{
-    if (!chat.screen)
-        return;
-    if (chat.edit.len == 0)
-        edit_hide(&chat.edit, stdout);
-    else
-        edit_leave(&chat.edit, stdout);
-    fflush(stdout);
-    tty_close();
-    edit_close(&chat.edit);
-}
-
-/* ---- the server ---- */
 
 static bool would_block(int error)
 {
@@ -151,47 +136,215 @@ static int64_t clock_ms(void)
 }
 
 /* The last words wait until the terminal is as it was before. */
-static void leave(int status, const char *call, const char *what, const char *reason)
+static void leave(int exit_status, const char *call, const char *what, const char *reason)
 {
     chat.leaving = true;
-    chat.status = status;
+    chat.exit_status = exit_status;
     snprintf(chat.farewell, sizeof chat.farewell, "%s %s: %s", call, what, reason);
+}
+
+/* ---- the screen ---- */
+
+/* Begins a line of our own, on the screen or on standard error. */
+static FILE *notice(void)
+{
+    if (chat.screen)
+        edit_hide(tty_page());
+    FILE *to = chat.screen ? tty_page() : stderr;
+    fputs("chatcl: ", to);
+    return to;
+}
+
+/* The terminal takes UTF-8, even if the locale does not say so. */
+static void locale_set(void)
+{
+    char encoding[64];
+
+    setlocale(LC_CTYPE, "");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8") == 0)
+        return;
+    snprintf(encoding, sizeof encoding, "%s", nl_langinfo(CODESET));
+    if (setlocale(LC_CTYPE, "C.UTF-8") == NULL)
+        setlocale(LC_CTYPE, "en_US.UTF-8");
+    fprintf(notice(), "the locale says %s; this is UTF-8 all the same\n", encoding);
+}
+
+static void screen_open(void)
+{
+    const char *no_color = getenv("NO_COLOR");
+
+    if (!tty_capable())
+        return;
+    chat.signals = tty_open();
+    if (chat.signals < 0)
+        err(1, "tty_open");
+    chat.screen = true;
+    chat.colour = no_color == NULL || *no_color == '\0';
+    locale_set();
+    edit_open(&chat.edit, "> ", tty_columns());
+}
+
+static void screen_flush(void)
+{
+    int flushed = tty_flush();
+
+    if (flushed < 0 && !chat.leaving)
+        leave(1, "write", "terminal", strerror(errno));
+    chat.unwritten = flushed == 0;
+}
+
+/* Does the terminal keep up, and the window its size? */
+static bool screen_ready(void)
+{
+    return !chat.unwritten && clock_ms() >= chat.settled_at;
+}
+
+/* In the end, what was being typed stays. */
+static void screen_draw(void)
+{
+    FILE *page = tty_page();
+
+    if (chat.leaving && chat.left)
+        return;
+    if (!chat.leaving && !chat.input_ended)
+        edit_draw(&chat.edit, page);
+    else if (!chat.leaving || chat.input_ended || chat.edit.len == 0)
+        edit_hide(page);
+    else
+        edit_leave(&chat.edit, page);
+    chat.left = chat.leaving;
+}
+
+/* Writes whole lines; their beginnings wait for the rest, unless none will come. */
+static void screen_show(bool all)
+{
+    struct buffer *in = &chat.in;
+    char stamp[16] = "";
+    time_t now = time(NULL);
+
+    if (chat.times)
+        strftime(stamp, sizeof stamp, "%H:%M:%S ", localtime(&now));
+    edit_hide(tty_page());
+    buffer_drop(in, show_lines(in->bytes + in->start, in->len, all, chat.colour, stamp,
+                               tty_page()));
+}
+
+/* Scrolls, for clearing would take away what others have said. */
+static void screen_clear(void)
+{
+    int rows = tty_rows();
+
+    edit_hide(tty_page());
+    for (int row = 1; row < (rows > 0 ? rows : 24); row++)
+        fputc('\n', tty_page());
+    fputs("\x1b[H", tty_page());
+}
+
+static void screen_close(void)
+{
+    if (!chat.screen)
+        return;
+    tty_close();
+    edit_close(&chat.edit);
+}
+
+/* ---- the server ---- */
+
+static bool server_full(void)
+{
+    return chat.heard == FULL_LEN && memcmp(chat.first, FULL, FULL_LEN) == 0;
+}
+
+/* The half line that out begins with, if the last connection has had the other half. */
+static void half_line_skip(void)
+{
+    const char *bytes = chat.out.bytes + chat.out.start;
+
+    if (!chat.skipping)
+        return;
+    const char *newline = memchr(bytes, '\n', chat.out.len);
+    buffer_drop(&chat.out,
+                newline == NULL ? chat.out.len : (size_t)(newline - bytes) + 1);
+    chat.skipping = newline == NULL;
+}
+
+/* How many bytes in begins with are whole lines. */
+static size_t whole_lines_len(void)
+{
+    const char *bytes = chat.in.bytes + chat.in.start;
+    size_t len = chat.in.len;
+
+    while (len > 0 && bytes[len - 1] != '\n')
+        len--;
+    return len;
+}
+
+/* Nothing of the connection that is gone is glued to what the next one brings. */
+static void half_lines_drop(void)
+{
+    size_t whole = whole_lines_len();
+
+    if (chat.half_sent)
+        fputs("half a line was sent; the rest is dropped\n", notice());
+    chat.skipping |= chat.half_sent;
+    chat.half_sent = false;
+    half_line_skip();
+    if (chat.screen || (whole == chat.in.len && !chat.half_shown))
+        return;
+    fputs("half a line has come; it is dropped\n", notice());
+    chat.in.len = whole;
+    if (chat.half_shown && whole == 0)
+        buffer_add(&chat.in, "\n", 1);
+}
+
+/* The first failure after the server has been of use begins the pauses anew. */
+static void retry_later(void)
+{
+    if (chat.heard > 0 && !server_full())
+        chat.retry_s = 0;
+    chat.retry_s = chat.retry_s == 0 ? 1 : 2 * chat.retry_s;
+    if (chat.retry_s > RETRY_MAX)
+        chat.retry_s = RETRY_MAX;
+    chat.retry_at = clock_ms() + 1000 * chat.retry_s;
 }
 
 /* There is no connection, or no longer. */
 static void server_lost(const char *call, const char *reason)
 {
-    char name[256];
-
     dial_close(&chat.dial);
     chat.server = -1;
-    chat.connected = chat.shut = chat.deaf = false;
-    snprintf(name, sizeof name, strchr(chat.host, ':') ? "[%s]:%s" : "%s:%s", chat.host,
-             chat.port);
+    chat.stage = NOWHERE;
     if (!chat.retry) {
-        leave(1, call, name, reason);
+        leave(1, call, chat.name, reason);
         return;
     }
-    chat.retry_s = chat.retry_s == 0 ? 1 : 2 * chat.retry_s;
-    if (chat.retry_s > RETRY_MAX)
-        chat.retry_s = RETRY_MAX;
-    chat.retry_at = clock_ms() + 1000 * chat.retry_s;
-    if (chat.screen)
-        edit_hide(&chat.edit, stdout);
-    fprintf(chat.screen ? stdout : stderr, "chatcl: %s %s: %s; trying again in %d s\n",
-            call, name, reason, chat.retry_s);
+    retry_later();
+    half_lines_drop();
+    chat.shut = chat.deaf = chat.unanswered = false;
+    chat.heard = 0;
+    fprintf(notice(), "%s %s: %s; trying again in %d s\n", call, chat.name, reason,
+            chat.retry_s);
+}
+
+static void server_dial(void)
+{
+    chat.server = dial_open(&chat.dial, chat.host, chat.port);
+    chat.stage = LOOKING_UP;
+    if (chat.server < 0)
+        server_lost("fork", strerror(errno));
 }
 
 static void server_dial_next(void)
 {
     chat.server = dial_next(&chat.dial);
+    chat.stage = DIALLING;
     if (chat.server < 0)
         server_lost("connect", strerror(errno));
 }
 
-static void server_dial(void)
+static void on_found(void)
 {
-    const char *error = dial_open(&chat.dial, chat.host, chat.port);
+    const char *error = dial_found(&chat.dial);
 
     if (error != NULL)
         server_lost("getaddrinfo", error);
@@ -199,15 +352,18 @@ static void server_dial(void)
         server_dial_next();
 }
 
+/* After a delay or a failure, that it has worked is worth a line, too. */
 static void on_dialled(void)
 {
+    bool delayed = chat.retry_s > 0 || (chat.status == CONNECTING && chat.status_said);
+
     if (!dial_connected(&chat.dial, chat.server)) {
         server_dial_next();
         return;
     }
-    dial_close(&chat.dial);
-    chat.connected = true;
-    chat.retry_s = 0;
+    chat.stage = CONNECTED;
+    if (chat.screen && delayed)
+        fprintf(notice(), "connected to %s\n", chat.name);
 }
 
 /* In a pipe the server may hang up first, as long as it has taken all there was. */
@@ -219,7 +375,9 @@ static void on_server_end(int error)
         screen_show(true);
     close(chat.server);
     chat.server = -1;
-    if (error != 0)
+    if (server_full())
+        server_lost("connect", "Server full");
+    else if (error != 0)
         server_lost("read", strerror(error));
     else if (orderly)
         chat.leaving = true;
@@ -227,41 +385,70 @@ static void on_server_end(int error)
         server_lost("read", "The server has closed the connection");
 }
 
+/* Whatever has been done: the user need not wait for that any more. */
+static void on_progress(void)
+{
+    chat.status_at = clock_ms() + MOMENT_MS;
+}
+
+static void on_heard(size_t len)
+{
+    const char *bytes = chat.in.bytes + chat.in.start + chat.in.len - len;
+
+    for (size_t i = 0; i < len && chat.heard + i < FULL_LEN; i++)
+        chat.first[chat.heard + i] = bytes[i];
+    chat.heard += len;
+    chat.unanswered = false;
+    on_progress();
+    if (chat.screen)
+        screen_show(false);
+}
+
 static void on_server_readable(void)
 {
     ssize_t got = buffer_read(&chat.in, chat.server);
 
-    if (got > 0 && chat.screen)
-        screen_show(false);
+    if (got > 0)
+        on_heard((size_t)got);
     else if (got == 0)
         on_server_end(0);
-    else if (got < 0 && !would_block(errno))
+    else if (!would_block(errno))
         on_server_end(errno);
 }
 
 /* The last words of a server that is gone are still to be read, and then the reason. */
 static void on_server_writable(void)
 {
-    if (buffer_write(&chat.out, chat.server, BUFFER_SIZE) < 0 && !would_block(errno))
+    ssize_t written = buffer_write(&chat.out, chat.server, BUFFER_SIZE);
+
+    if (written > 0) {
+        chat.half_sent = chat.out.bytes[chat.out.start - 1] != '\n';
+        on_progress();
+    } else if (written < 0 && !would_block(errno)) {
         chat.deaf = true;
+    }
 }
 
 static short server_interest(void)
 {
-    bool readable = buffer_room(&chat.in) > 0;
+    bool readable = buffer_room(&chat.in) > 0 && (!chat.screen || screen_ready());
     bool writable = chat.out.len > 0 && !chat.deaf;
 
-    if (chat.leaving)
+    if (chat.leaving || chat.stage == NOWHERE)
         return 0;
-    if (!chat.connected)
-        return POLLOUT;
+    if (chat.stage != CONNECTED)
+        return chat.stage == LOOKING_UP ? POLLIN : POLLOUT;
     return (short)((readable ? POLLIN : 0) | (writable ? POLLOUT : 0));
 }
 
 /* Errors and hang-ups: reading tells what happened. */
 static void on_server(short ready)
 {
-    if (!chat.connected) {
+    if (chat.stage == LOOKING_UP) {
+        on_found();
+        return;
+    }
+    if (chat.stage == DIALLING) {
         on_dialled();
         return;
     }
@@ -273,16 +460,27 @@ static void on_server(short ready)
 
 /* ---- the user ---- */
 
-/* A pasted line end at the end of the line is the one that Enter would add. */
+/*
+ * A pasted line end at the end of the line is the one that Enter would add. The server
+ * would cut a longer message than MESSAGE_MAX anywhere; here it is done between letters.
+ */
 static void line_send(void)
 {
-    const struct edit *line = &chat.edit;
+    const char *text = chat.edit.text;
+    size_t len = chat.edit.len;
 
-    if (line->len == 0)
+    if (len == 0)
         return;
-    buffer_add(&chat.out, line->text, line->len);
-    if (line->text[line->len - 1] != '\n')
+    for (size_t at = 0; at < len;) {
+        const char *newline = memchr(text + at, '\n', len - at);
+        size_t line_len = newline == NULL ? len - at : (size_t)(newline - text) - at;
+        size_t piece_len = letter_fit(text + at, line_len, MESSAGE_MAX);
+
+        buffer_add(&chat.out, text + at, piece_len);
         buffer_add(&chat.out, "\n", 1);
+        at += piece_len + (newline != NULL && piece_len == line_len);
+    }
+    chat.unanswered = true;
     edit_next(&chat.edit);
 }
 
@@ -290,14 +488,14 @@ static void line_send(void)
 static void input_end(void)
 {
     chat.input_ended = true;
-    if (chat.screen && chat.server < 0 && chat.out.len == 0)
+    if (chat.screen && chat.stage != CONNECTED && chat.out.len == 0)
         chat.leaving = true;
 }
 
 /* Is there room for the longest line? */
 static bool input_room(void)
 {
-    return !chat.input_ended && !chat.leaving && buffer_room(&chat.out) > EDIT_MAX;
+    return !chat.input_ended && !chat.leaving && buffer_room(&chat.out) > LINE_ROOM;
 }
 
 static void typed_edit(void)
@@ -313,30 +511,91 @@ static void typed_edit(void)
         else if (event == EDIT_END)
             input_end();
         else if (event == EDIT_REDRAW)
-            fputs("\x1b[H\x1b[2J", stdout);
+            screen_clear();
     }
+}
+
+/* The line stays on the screen, above what the shell has to say. */
+static void signal_pass(int number)
+{
+    if (!chat.input_ended && !chat.left)
+        edit_leave(&chat.edit, tty_page());
+    screen_flush();
+    tty_signal(number);
+}
+
+static void on_input_end(ssize_t got)
+{
+    if (got < 0 && would_block(errno))
+        return;
+    if (got < 0 && !chat.leaving)
+        leave(1, "read", "standard input", strerror(errno));
+    chat.hung_up = true;
+    input_end();
+}
+
+/* Keys are read even if they have to wait: what looks for ^C must see them. */
+static void on_keys(void)
+{
+    char bytes[4096];
+    size_t len = 0;
+    ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
+
+    if (got <= 0)
+        on_input_end(got);
+    for (ssize_t i = 0; i < got; i++) {
+        int number = tty_key_signal(bytes[i]);
+
+        if (number != 0)
+            signal_pass(number);
+        else
+            bytes[len++] = bytes[i];
+    }
+    if (len > buffer_room(&chat.typed))
+        chat.edit.bell = true;
+    else if (!chat.input_ended && !chat.leaving)
+        buffer_add(&chat.typed, bytes, len);
 }
 
 static void on_input(void)
 {
-    ssize_t got = buffer_read(chat.screen ? &chat.typed : &chat.out, STDIN_FILENO);
-
-    if (got == 0)
-        input_end();
-    else if (got < 0 && !would_block(errno))
-        leave(1, "read", "standard input", strerror(errno));
+    if (chat.screen) {
+        on_keys();
+        return;
+    }
+    ssize_t got = buffer_read(&chat.out, STDIN_FILENO);
+    if (got > 0)
+        half_line_skip();
+    else
+        on_input_end(got);
 }
 
-/* On a terminal all is written at once. */
+/* With -r, half a line waits for the rest, unless there is no room for it, or none. */
+static size_t output_len(void)
+{
+    if (!chat.retry || chat.leaving || buffer_room(&chat.in) == 0)
+        return chat.in.len;
+    return whole_lines_len();
+}
+
 static bool output_waits(void)
 {
-    return !chat.screen && chat.in.len > 0;
+    return chat.screen ? chat.unwritten : output_len() > 0;
 }
 
 /* Of a blocking pipe, poll(2) promises no more than that PIPE_BUF bytes do not block. */
 static void on_output(void)
 {
-    if (buffer_write(&chat.in, STDOUT_FILENO, PIPE_BUF) >= 0 || would_block(errno))
+    if (chat.screen) {
+        screen_flush();
+        return;
+    }
+    size_t len = output_len();
+    ssize_t written =
+        buffer_write(&chat.in, STDOUT_FILENO, len < PIPE_BUF ? len : PIPE_BUF);
+    if (written > 0)
+        chat.half_shown = chat.in.bytes[chat.in.start - 1] != '\n';
+    if (written >= 0 || would_block(errno))
         return;
     leave(1, "write", "standard output", strerror(errno));
     chat.in.len = 0;
@@ -347,24 +606,61 @@ static void on_signals(void)
     enum tty_event event;
 
     while ((event = tty_event()) != TTY_NONE)
-        if (event == TTY_STOP) {
-            edit_leave(&chat.edit, stdout);
-            fflush(stdout);
-            tty_stop();
-        }
+        if (event == TTY_STOP)
+            signal_pass(SIGTSTP);
+    if (tty_columns() != chat.edit.columns)
+        chat.settled_at = clock_ms() + SETTLE_MS;
     edit_resize(&chat.edit, tty_columns());
-    screen_draw();
+}
+
+/* ---- what the user is waiting for ---- */
+
+static enum status status_now(void)
+{
+    if (chat.leaving)
+        return QUIET;
+    if (chat.stage != CONNECTED && chat.out.len > 0)
+        return KEPT;
+    if (chat.stage == NOWHERE) /* there is a line about that already */
+        return QUIET;
+    if (chat.stage != CONNECTED)
+        return CONNECTING;
+    if (chat.out.len > 0)
+        return UNREAD;
+    if (chat.shut)
+        return GOODBYE;
+    return chat.unanswered ? UNANSWERED : chat.heard == 0 ? SILENT : QUIET;
+}
+
+static void status_update(void)
+{
+    enum status now = status_now();
+
+    if (now != chat.status) {
+        chat.status = now;
+        chat.status_said = now == QUIET;
+        chat.status_at = clock_ms() + MOMENT_MS;
+    }
+    if (chat.status_said || clock_ms() < chat.status_at)
+        return;
+    chat.status_said = true;
+    fprintf(notice(), "%s %s\n", status_words[now], chat.name);
 }
 
 /* ---- the program ---- */
 
+/* In how many milliseconds there is something to do, whatever happens; -1: never. */
 static int wait_ms(void)
 {
-    int64_t left = chat.retry_at - clock_ms();
+    int64_t now = clock_ms(), until = INT64_MAX;
 
-    if (chat.server >= 0 || chat.leaving)
-        return -1;
-    return left > 0 ? (int)left : 0;
+    if (chat.stage == NOWHERE && !chat.leaving)
+        until = chat.retry_at;
+    if (chat.screen && !chat.status_said && chat.status_at < until)
+        until = chat.status_at;
+    if (chat.settled_at > now && chat.settled_at < until)
+        until = chat.settled_at;
+    return until == INT64_MAX ? -1 : until > now ? (int)(until - now) : 0;
 }
 
 /* What does not depend on an event, but on what the events have left. */
@@ -372,25 +668,30 @@ static void chat_go_on(void)
 {
     if (chat.screen)
         typed_edit();
-    if (chat.input_ended && chat.connected && !chat.shut && chat.out.len == 0) {
+    if (chat.input_ended && chat.stage == CONNECTED && !chat.shut && chat.out.len == 0) {
         shutdown(chat.server, SHUT_WR);
         chat.shut = true;
     }
-    if (chat.server < 0 && wait_ms() == 0)
+    if (chat.stage == NOWHERE && !chat.leaving && clock_ms() >= chat.retry_at)
         server_dial();
-    if (chat.screen)
+    if (!chat.screen)
+        return;
+    if (screen_ready()) {
+        status_update();
         screen_draw();
+    }
+    screen_flush();
 }
 
 static void chat_wait(void)
 {
     enum { INPUT, OUTPUT, SERVER, SIGNALS, WATCHED };
-    bool input = input_room() && chat.typed.len == 0;
-    bool output = output_waits();
+    bool input = chat.screen ? !chat.hung_up : input_room();
+    int output = chat.screen ? tty_output() : STDOUT_FILENO;
     short server = server_interest();
     struct pollfd watched[WATCHED] = {
         [INPUT] = {.fd = input ? STDIN_FILENO : -1, .events = POLLIN},
-        [OUTPUT] = {.fd = output ? STDOUT_FILENO : -1, .events = POLLOUT},
+        [OUTPUT] = {.fd = output_waits() ? output : -1, .events = POLLOUT},
         [SERVER] = {.fd = server != 0 ? chat.server : -1, .events = server},
         [SIGNALS] = {.fd = chat.signals, .events = POLLIN}};
 
@@ -412,14 +713,15 @@ static void options_parse(int argc, char **argv)
     int option;
 
     opterr = 0; /* one line is enough: ours */
-    while ((option = getopt(argc, argv, "hr")) != -1) {
+    while ((option = getopt(argc, argv, "hrt")) != -1) {
         if (option == 'h') {
             fputs(USAGE, stdout);
             exit(fflush(stdout) == 0 ? 0 : 1);
         }
-        if (option != 'r')
+        if (option == '?')
             errx(2, "-%c is not an option; chatcl -h explains", optopt);
-        chat.retry = true;
+        chat.retry |= option == 'r';
+        chat.times |= option == 't';
     }
     if (argc - optind > 2)
         errx(2, "\"%s\" is one argument too many; chatcl -h explains", argv[optind + 2]);
@@ -436,6 +738,8 @@ static void port_check(void)
 
     if (end == chat.port || *end != '\0' || number < 1 || number > 65535)
         errx(2, "port: \"%s\" is not a number from 1 to 65535", chat.port);
+    snprintf(chat.name, sizeof chat.name, strchr(chat.host, ':') ? "[%s]:%s" : "%s:%s",
+             chat.host, chat.port);
 }
 
 /* A socket in the place of a closed standard input would make the chat talk to itself. */
@@ -456,7 +760,7 @@ int main(int argc, char **argv)
     descriptors_fill();
     signal(SIGPIPE, SIG_IGN); /* a lost server is an error of write(2), not our end */
     screen_open();
-    server_dial();
+    chat_go_on();
     while (!chat.leaving || output_waits()) {
         chat_wait();
         chat_go_on();
@@ -464,5 +768,5 @@ int main(int argc, char **argv)
     screen_close();
     if (chat.farewell[0] != '\0')
         warnx("%s", chat.farewell);
-    return chat.status;
+    return chat.exit_status;
 }

@@ -1,19 +1,16 @@
 /*
  * edit - see edit.h. Systems: Linux, macOS and the BSDs.
  *
- * The line is kept in valid UTF-8: a byte that is none enters it as U+FFFD. So the cursor
- * can step from character to character without asking what it might land in. A character
- * here is what a terminal shows in one place: a code point and its combining marks, the
- * code points of no width behind it.
+ * The line is kept in valid UTF-8: a byte that is none enters it as U+FFFD. The cursor
+ * only ever stands between two letters (letter.h).
  */
-#define _XOPEN_SOURCE 700 /* wcwidth(3) */
-
 #include "edit.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <wchar.h>
+
+#include "letter.h"
 
 #define ESC "\x1b"
 #define CTRL(letter) ((letter) - '@')
@@ -31,60 +28,38 @@ void edit_open(struct edit *e, const char *prompt, int columns)
 
 void edit_close(struct edit *e)
 {
-    for (size_t i = 0; i <= EDIT_HISTORY; i++)
+    for (size_t i = 0; i < EDIT_HISTORY; i++)
         free(e->history[i].bytes);
+    for (size_t i = 0; i <= EDIT_HISTORY; i++)
+        free(e->edits[i].bytes);
 }
 
-/*
- * A terminal that does not know its size says 0. Most terminals break a row that is wider
- * than they have become in two or more: the next draw begins where the first one does.
- */
+/* A terminal that does not know its size says 0. */
 void edit_resize(struct edit *e, int columns)
 {
     if (columns <= 0)
         columns = COLUMNS_DEFAULT;
     e->columns = columns < COLUMNS_MIN ? COLUMNS_MIN : columns;
-    e->rows_above = e->drawn_cursor / e->columns;
 }
 
-/* ---- characters ---- */
+/* ---- letters and words ---- */
 
-static uint32_t point_at(const struct edit *e, size_t at)
-{
-    uint32_t point = 0;
-    utf8_decode(e->text + at, e->len - at, &point);
-    return point;
-}
-
-/* One column for the mark that stands for a control, and for what wcwidth rejects. */
-static int columns_at(const struct edit *e, size_t at)
-{
-    uint32_t point = point_at(e, at);
-    int columns = utf8_printable(point) ? wcwidth((wchar_t)point) : 1;
-    return columns < 0 ? 1 : columns;
-}
-
-static bool continues(const struct edit *e, size_t at)
-{
-    return ((unsigned char)e->text[at] & 0xc0) == 0x80;
-}
-
-/* Where the character before `at` begins; `at` is not 0. */
 static size_t char_before(const struct edit *e, size_t at)
 {
-    do {
-        at--;
-    } while (at > 0 && (continues(e, at) || columns_at(e, at) == 0));
-    return at;
+    return letter_before(e->text, e->len, at);
 }
 
-/* Where the character at `at` ends; `at` is not len. */
 static size_t char_after(const struct edit *e, size_t at)
 {
-    do {
-        at++;
-    } while (at < e->len && (continues(e, at) || columns_at(e, at) == 0));
-    return at;
+    return letter_after(e->text, e->len, at);
+}
+
+/* A single mark stands for a line end or a tab. */
+static int columns_at(const struct edit *e, size_t at)
+{
+    bool marked = e->text[at] == '\n' || e->text[at] == '\t';
+
+    return marked ? 1 : letter_columns(e->text, e->len, at);
 }
 
 static bool space_at(const struct edit *e, size_t at)
@@ -116,6 +91,7 @@ static void text_insert(struct edit *e, const char *bytes, size_t len)
 {
     char *here = e->text + e->cursor;
 
+    e->killing = false;
     if (len > EDIT_MAX - e->len) {
         e->bell = true;
         return;
@@ -133,14 +109,25 @@ static void text_delete(struct edit *e, size_t from, size_t to)
     e->cursor = from;
 }
 
+/*
+ * Cuts what is before the cursor or behind it. There is room to add it to what has just
+ * been cut: both were in the line at the same time.
+ */
 static void text_kill(struct edit *e, size_t from, size_t to)
 {
-    e->killed_len = to - from;
-    memcpy(e->killed, e->text + from, e->killed_len);
+    size_t len = to - from, kept = e->killing ? e->killed_len : 0;
+
+    e->cut = e->killing || len > 0;
+    if (len == 0)
+        return;
+    bool before = to == e->cursor;
+    memmove(e->killed + (before ? len : 0), e->killed, kept);
+    memcpy(e->killed + (before ? 0 : kept), e->text + from, len);
+    e->killed_len = kept + len;
     text_delete(e, from, to);
 }
 
-/* ---- history: entries [0, remembered), and behind them the line not sent yet ---- */
+/* ---- history ---- */
 
 static bool entry_set(struct edit_entry *entry, const char *bytes, size_t len)
 {
@@ -153,18 +140,23 @@ static bool entry_set(struct edit_entry *entry, const char *bytes, size_t len)
     return true;
 }
 
-/* Is the line the same as the entry? */
-static bool entry_same(const struct edit *e, size_t which)
+/* Is the line the same as the newest entry? */
+static bool line_again(const struct edit *e)
 {
-    const struct edit_entry *entry = &e->history[which];
-
-    return entry->len == e->len && memcmp(entry->bytes, e->text, e->len) == 0;
+    if (e->remembered == 0)
+        return false;
+    const struct edit_entry *newest = &e->history[e->remembered - 1];
+    return newest->len == e->len && memcmp(newest->bytes, e->text, e->len) == 0;
 }
 
+/* Goes to another line; this one stays as it is now, until Enter. */
 static void history_recall(struct edit *e, size_t which)
 {
-    const struct edit_entry *entry = &e->history[which];
-
+    if (!entry_set(&e->edits[e->recalled], e->text, e->len))
+        return;
+    const struct edit_entry *entry = &e->edits[which];
+    if (entry->bytes == NULL)
+        entry = &e->history[which];
     memcpy(e->text, entry->bytes, entry->len);
     e->len = e->cursor = entry->len;
     e->recalled = which;
@@ -173,24 +165,28 @@ static void history_recall(struct edit *e, size_t which)
 /* Out of memory: the line is just not remembered. */
 static void history_add(struct edit *e)
 {
-    if (e->len == 0 || (e->remembered > 0 && entry_same(e, e->remembered - 1)))
+    if (e->len == 0 || line_again(e))
         return;
-    if (!entry_set(&e->history[e->remembered], e->text, e->len))
-        return;
-    if (e->remembered < EDIT_HISTORY) {
-        e->remembered++;
-        return;
+    if (e->remembered == EDIT_HISTORY) {
+        e->remembered--;
+        free(e->history[0].bytes);
+        memmove(e->history, e->history + 1, e->remembered * sizeof e->history[0]);
+        e->history[e->remembered] = (struct edit_entry){NULL, 0};
     }
-    free(e->history[0].bytes);
-    memmove(e->history, e->history + 1, EDIT_HISTORY * sizeof e->history[0]);
-    e->history[EDIT_HISTORY] = (struct edit_entry){NULL, 0};
+    if (entry_set(&e->history[e->remembered], e->text, e->len))
+        e->remembered++;
 }
 
 void edit_next(struct edit *e)
 {
     history_add(e);
+    for (size_t i = 0; i <= EDIT_HISTORY; i++) {
+        free(e->edits[i].bytes);
+        e->edits[i] = (struct edit_entry){NULL, 0};
+    }
     e->recalled = e->remembered;
     e->len = e->cursor = 0;
+    e->killing = false;
 }
 
 /* ---- what keys do ---- */
@@ -254,6 +250,11 @@ static void on_kill_word(struct edit *e)
     text_kill(e, word_before(e, e->cursor), e->cursor);
 }
 
+static void on_kill_next_word(struct edit *e)
+{
+    text_kill(e, e->cursor, word_after(e, e->cursor));
+}
+
 static void on_yank(struct edit *e)
 {
     text_insert(e, e->killed, e->killed_len);
@@ -261,13 +262,8 @@ static void on_yank(struct edit *e)
 
 static void on_older(struct edit *e)
 {
-    struct edit_entry *unsent = &e->history[e->remembered];
-
-    if (e->recalled == 0)
-        return;
-    if (e->recalled == e->remembered && !entry_set(unsent, e->text, e->len))
-        return;
-    history_recall(e, e->recalled - 1);
+    if (e->recalled > 0)
+        history_recall(e, e->recalled - 1);
 }
 
 static void on_newer(struct edit *e)
@@ -318,23 +314,29 @@ static const struct {
     {ESC "[3~", on_delete},       /* Delete */
     {ESC "[1;5C", on_word_right}, /* Ctrl-Right, Alt-Right, Alt-f */
     {ESC "[1;3C", on_word_right},
+    {ESC "Oc", on_word_right}, /* rxvt */
     {ESC "f", on_word_right},
     {ESC "[1;5D", on_word_left}, /* Ctrl-Left, Alt-Left, Alt-b */
     {ESC "[1;3D", on_word_left},
+    {ESC "Od", on_word_left}, /* rxvt */
     {ESC "b", on_word_left},
-    {ESC "\x7f", on_kill_word}, /* Alt-Backspace */
-    {ESC "[200~", on_paste}     /* bracketed paste begins */
+    {ESC "\x7f", on_kill_word},       /* Alt-Backspace */
+    {ESC "d", on_kill_next_word},     /* Alt-d */
+    {ESC "[3;5~", on_kill_next_word}, /* Ctrl-Delete */
+    {ESC "[3^", on_kill_next_word},   /* rxvt */
+    {ESC "[200~", on_paste}           /* bracketed paste begins */
 };
 
-/* Does what a key says; false if the bytes are none of ours. */
-static bool key_act(struct edit *e, const char *bytes, size_t len)
+/* Does what a key says; nothing if it is none of ours. */
+static void key_act(struct edit *e, const char *bytes, size_t len)
 {
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (strlen(keys[i].bytes) == len && memcmp(keys[i].bytes, bytes, len) == 0) {
+            e->cut = false;
             keys[i].act(e);
-            return true;
+            e->killing = e->cut;
+            return;
         }
-    return false;
 }
 
 /* ---- from bytes to keys and text ---- */
@@ -349,7 +351,9 @@ static bool text_byte(struct edit *e, char byte)
     int length = utf8_decode(e->part, e->part_len, &point);
     if (length == UTF8_INCOMPLETE)
         return true;
-    if (length == UTF8_INVALID)
+    if (e->part_unwanted)
+        e->part_unwanted = false;
+    else if (length == UTF8_INVALID)
         text_insert(e, "\xef\xbf\xbd", 3); /* U+FFFD, the replacement character */
     else
         text_insert(e, e->part, e->part_len);
@@ -357,19 +361,40 @@ static bool text_byte(struct edit *e, char byte)
     return first || length != UTF8_INVALID;
 }
 
-/* Adds a byte of an escape sequence. False: it is no part of one, and counts as typed. */
+/* Does an escape sequence go on behind this byte, which follows `len` others? */
+static bool key_goes_on(const char *key, size_t len, char byte)
+{
+    if (len < 2)
+        return len == 0 || byte == '[' || byte == 'O';
+    if (len == 2 && key[1] == '[' && byte == '[')
+        return true;                  /* the Linux console sends ESC[[A for F1 */
+    return byte < '@' && byte != '$'; /* rxvt sends ESC[3$ for Shift-Delete */
+}
+
+/*
+ * Adds a byte of an escape sequence. False: it is no part of one, and counts as typed.
+ * A sequence that is too long for a key is followed to its end, too: it is not text.
+ */
 static bool key_byte(struct edit *e, char byte)
 {
-    e->key[e->key_len++] = byte;
     size_t len = e->key_len;
-    bool linux_f1 = len == 3 && byte == '['; /* the Linux console sends ESC[[A */
-    bool more = len == 2 ? byte == '[' || byte == 'O' : byte >= ' ' && byte <= '?';
+    bool fits = len < EDIT_KEY_MAX, printable = byte >= ' ' && byte <= '~';
 
-    if (len == 1 || linux_f1 || (more && len < EDIT_KEY_MAX))
+    if (len > 0 && !printable && !(len == 1 && byte == DELETE)) {
+        bool letter = (unsigned char)byte >= 0x80;
+
+        e->key_len = 0;
+        e->part_unwanted = len == 1 && letter; /* Alt-é */
+        return false;
+    }
+    if (fits)
+        e->key[e->key_len++] = byte;
+    if (key_goes_on(e->key, len, byte))
         return true;
     e->key_len = 0;
-    bool known = key_act(e, e->key, len);
-    return known || (len > 2 && byte >= '@' && byte <= '~');
+    if (fits)
+        key_act(e, e->key, len + 1);
+    return true;
 }
 
 /* Line ends come as CR, LF or both, and stay in the line as one LF. */
@@ -462,62 +487,94 @@ static size_t fit_before(const struct edit *e, size_t end, int room)
 /*
  * Where the visible part of the line begins. The cursor stays in the middle of the row,
  * but no column is wasted: at the line's end all the room goes to the text before it.
+ * `<` and `>` take a column each.
  */
 static size_t view_start(const struct edit *e, int room)
 {
-    size_t around_cursor = fit_before(e, e->cursor, room / 2);
-    size_t at_line_end = fit_before(e, e->len, room);
+    size_t around_cursor = fit_before(e, e->cursor, room / 2 - 1);
+    size_t at_line_end = fit_before(e, e->len, room - 1);
 
+    if (fit_before(e, e->len, room) == 0)
+        return 0;
     return around_cursor < at_line_end ? around_cursor : at_line_end;
+}
+
+/* Where the part ends that fits into `room` columns, with the `>` if the line goes on. */
+static size_t view_end(const struct edit *e, size_t start, int room)
+{
+    while (start < e->len) {
+        size_t after = char_after(e, start);
+
+        room -= columns_at(e, start);
+        if (room < (after < e->len))
+            break;
+        start = after;
+    }
+    return start;
+}
+
+static void mark_draw(const char *mark, FILE *out)
+{
+    fprintf(out, ESC "[7m%s" ESC "[27m", mark);
 }
 
 static void char_draw(const struct edit *e, size_t at, FILE *out)
 {
-    size_t end = char_after(e, at);
+    char byte = e->text[at], control[] = {'^', (char)(byte ^ 0x40), '\0'};
+    uint32_t point = 0;
 
-    if (!utf8_printable(point_at(e, at))) {
-        bool tab = e->text[at] == '\t', newline = e->text[at] == '\n';
-        fprintf(out, ESC "[7m%s" ESC "[27m", newline ? "↵" : tab ? "→" : "?");
-        do {
-            at++;
-        } while (at < end && continues(e, at));
-    }
-    fwrite(e->text + at, 1, end - at, out);
+    utf8_decode(e->text + at, e->len - at, &point);
+    if (utf8_printable(point))
+        fwrite(e->text + at, 1, char_after(e, at) - at, out);
+    else if (byte == '\n')
+        mark_draw("↵", out);
+    else if (byte == '\t')
+        mark_draw("→", out);
+    else
+        mark_draw(point < 0x80 ? control : "?", out);
 }
 
-/* The last column stays free: terminals differ in where the cursor is behind it. */
+static void row_draw(const struct edit *e, size_t start, size_t end, FILE *out)
+{
+    fprintf(out, "\r%s", e->prompt);
+    if (start > 0)
+        mark_draw("<", out);
+    for (size_t at = start; at < end; at = char_after(e, at))
+        char_draw(e, at, out);
+}
+
+/*
+ * Nothing here depends on where the terminal's cursor was, or on how many columns the
+ * terminal gives a letter, and the row never becomes two (ESC[?7l): the cursor gets to
+ * its place as the row is written a second time, up to there. So whatever the window
+ * does, no row but our own is written to. The last column stays free: terminals differ
+ * in where the cursor is behind it.
+ */
 void edit_draw(struct edit *e, FILE *out)
 {
     int room = e->columns - e->prompt_columns - 1;
-    int used = 0, cursor = 0;
+    size_t start = view_start(e, room);
+    size_t end = view_end(e, start, room - (start > 0));
 
     if (e->bell)
         fputc('\a', out);
     e->bell = false;
-    if (e->rows_above > 0)
-        fprintf(out, ESC "[%dA", e->rows_above);
-    e->rows_above = 0;
-    fprintf(out, "\r%s", e->prompt);
-    for (size_t at = view_start(e, room); at < e->len; at = char_after(e, at)) {
-        used += columns_at(e, at);
-        if (used > room)
-            break;
-        char_draw(e, at, out);
-        if (at < e->cursor)
-            cursor = used;
-    }
-    e->drawn_cursor = e->prompt_columns + cursor;
-    fprintf(out, ESC "[J\r" ESC "[%dC", e->drawn_cursor);
+    fputs(ESC "[?7l", out);
+    row_draw(e, start, end, out);
+    if (end < e->len)
+        mark_draw(">", out);
+    fputs(ESC "[J", out);
+    row_draw(e, start, e->cursor, out);
+    fputs(ESC "[?7h", out);
 }
 
-void edit_hide(struct edit *e, FILE *out)
+void edit_hide(FILE *out)
 {
     fputs("\r" ESC "[J", out);
-    e->drawn_cursor = 0;
 }
 
 void edit_leave(struct edit *e, FILE *out)
 {
-    fputc('\n', out);
-    e->drawn_cursor = 0;
+    edit_draw(e, out);
+    fputs("\r\n" ESC "[J", out);
 }

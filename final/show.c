@@ -3,14 +3,16 @@
  */
 #include "show.h"
 
+#include <stdint.h>
 #include <string.h>
 
+#include "letter.h"
 #include "utf8.h"
 
 enum { LINE_MAX_SHOWN = 1024 + 64 }; /* the longest message, and an address before it */
 
 /* How many bytes of a line are the sender's address and the ": " behind it. */
-static size_t sender_length(const char *line, size_t len)
+static size_t sender_len(const char *line, size_t len)
 {
     static const char letters[] = "0123456789abcdefABCDEF.:";
     size_t i = 0;
@@ -18,6 +20,18 @@ static size_t sender_length(const char *line, size_t len)
     while (i < len && memchr(letters, line[i], sizeof letters - 1) != NULL)
         i++;
     return i > 1 && i < len && line[i - 1] == ':' && line[i] == ' ' ? i + 1 : 0;
+}
+
+/* Of the palette of 256: those with a contrast of 4 or more to black and to white. */
+static int sender_colour(const char *sender, size_t len)
+{
+    static const unsigned char colours[] = {27, 28,  30,  31,  62,  64,  97,
+                                            99, 129, 130, 131, 133, 161, 163};
+    uint32_t hash = 2166136261; /* FNV-1a */
+
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ (unsigned char)sender[i]) * 16777619;
+    return colours[hash % sizeof colours];
 }
 
 /* A tab does no harm, and people paste programs. */
@@ -41,17 +55,19 @@ static void text_show(const char *text, size_t len, FILE *out)
 /* At most LINE_MAX_SHOWN bytes. Some clients end their lines with CR LF. */
 static void line_show(const char *line, size_t len, bool colour, FILE *out)
 {
-    size_t sender = colour ? sender_length(line, len) : 0;
+    size_t sender = colour ? sender_len(line, len) : 0;
 
     if (len > sender && line[len - 1] == '\r')
         len--;
     if (sender > 0)
-        fprintf(out, "\x1b[2m%.*s\x1b[m", (int)sender, line);
+        fprintf(out, "\x1b[38;5;%dm%.*s\x1b[m", sender_colour(line, sender), (int)sender,
+                line);
     text_show(line + sender, len - sender, out);
     fputc('\n', out);
 }
 
-size_t show_lines(const char *bytes, size_t len, bool all, bool colour, FILE *out)
+size_t show_lines(const char *bytes, size_t len, bool all, bool colour, const char *stamp,
+                  FILE *out)
 {
     size_t used = 0;
 
@@ -61,10 +77,11 @@ size_t show_lines(const char *bytes, size_t len, bool all, bool colour, FILE *ou
 
         if (line_len > LINE_MAX_SHOWN) {
             newline = NULL;
-            line_len = LINE_MAX_SHOWN;
+            line_len = letter_fit(line, line_len, LINE_MAX_SHOWN);
         } else if (newline == NULL && !all) {
             break;
         }
+        fputs(stamp, out);
         line_show(line, line_len, colour, out);
         used += line_len + (newline != NULL);
     }

@@ -12,11 +12,15 @@
 #include <stdio.h>
 
 /*
- * Writes the whole lines at the beginning of `len` bytes to a terminal, the sender's
- * address dim if `colour`, and returns how many bytes these were: from 0, if the rest of
- * a line is still to come, to len. An unfinished line is written too if `all`, or if it
- * is longer than any message with its sender.
+ * Writes the whole lines at the beginning of `len` bytes to a terminal, `stamp` before
+ * each, and returns how many bytes these were: from 0, if the rest of a line is still to
+ * come, to len. An unfinished line is written too if `all`, or if it is longer than any
+ * message with its sender; then it is cut between two letters (letter.h).
+ *
+ * With `colour`, each sender's address has a colour of its own: the same for everybody
+ * who looks, and readable on light and on dark.
  */
-size_t show_lines(const char *bytes, size_t len, bool all, bool colour, FILE *out);
+size_t show_lines(const char *bytes, size_t len, bool all, bool colour, const char *stamp,
+                  FILE *out);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * tty - see tty.h. Systems: Linux, macOS and the BSDs.
  *
- * The handlers call nothing but tcsetattr, tcgetpgrp, getpgrp, write and raise, which
- * signal-safety(7) allows.
+ * The handlers call nothing but what signal-safety(7) allows: tcsetattr, tcflush,
+ * tcgetpgrp, getpgrp, write and raise.
  */
 #include "tty.h"
 
@@ -15,12 +15,20 @@
 #include <termios.h>
 #include <unistd.h>
 
-static const char PASTE_ON[] = "\x1b[?2004h", PASTE_OFF[] = "\x1b[?2004l";
+/* Pastes are marked. Off again, with all that half a draw may have left: wrapping, colour.
+ */
+static const char MODES_ON[] = "\x1b[?2004h", MODES_OFF[] = "\x1b[?2004l\x1b[?7h\x1b[m";
 
 static struct {
     struct termios before;
     volatile sig_atomic_t raw;
     int pipe[2]; /* from the handler, a byte of enum tty_event each */
+    int output;
+    FILE *page;
+    char *page_bytes;
+    size_t page_len, page_written;
+    bool pasting;   /* the last mark typed was that of a paste's beginning, */
+    size_t matched; /* and these are the bytes so far of the next one */
 } tty;
 
 bool tty_capable(void)
@@ -31,6 +39,8 @@ bool tty_capable(void)
            *term != '\0' && strcmp(term, "dumb") != 0;
 }
 
+/* ---- the window ---- */
+
 int tty_columns(void)
 {
     struct winsize size;
@@ -38,87 +48,96 @@ int tty_columns(void)
     return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
-static void text_write(const char *text, size_t len)
+int tty_rows(void)
 {
-    ssize_t written = write(STDOUT_FILENO, text, len);
+    struct winsize size;
 
-    (void)written; /* there is nowhere to say so */
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_row : 0;
 }
 
-/* IEXTEN is what makes ^V, ^O and ^Y special. The output is processed as before. */
+/*
+ * The terminal is opened once more, for O_NONBLOCK would otherwise hold for all programs
+ * that share it. If that cannot be done, writing may have to wait.
+ */
+static void output_open(void)
+{
+    const char *name = ttyname(STDOUT_FILENO);
+
+    tty.output = name == NULL ? -1 : open(name, O_WRONLY | O_NOCTTY | O_NONBLOCK);
+    if (tty.output < 0)
+        tty.output = STDOUT_FILENO;
+}
+
+FILE *tty_page(void)
+{
+    return tty.page;
+}
+
+int tty_output(void)
+{
+    return tty.output;
+}
+
+/* A signal that interrupts is no error: poll(2) finds the terminal writable again. */
+int tty_flush(void)
+{
+    if (fflush(tty.page) != 0)
+        return -1;
+    while (tty.page_written < tty.page_len) {
+        ssize_t written = write(tty.output, tty.page_bytes + tty.page_written,
+                                tty.page_len - tty.page_written);
+
+        if (written < 0)
+            return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+        tty.page_written += (size_t)written;
+    }
+    rewind(tty.page);
+    tty.page_written = tty.page_len = 0;
+    return 1;
+}
+
+/* ---- raw mode ---- */
+
+/* Raw first: a signal that comes in between restores once too often, which is harmless. */
 static int raw_start(void)
 {
     struct termios raw = tty.before;
 
     raw.c_iflag &= (tcflag_t) ~(ICRNL | INLCR | IGNCR | ISTRIP | IXON);
-    raw.c_lflag &= (tcflag_t) ~(ICANON | ECHO | IEXTEN);
+    raw.c_lflag &= (tcflag_t) ~(ICANON | ECHO | ISIG | IEXTEN);
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
+    tty.raw = true;
     if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) < 0)
         return -1;
-    tty.raw = true;
-    text_write(PASTE_ON, sizeof PASTE_ON - 1);
+    (void)!write(tty.output, MODES_ON, sizeof MODES_ON - 1);
     return 0;
+}
+
+/* If nobody reads what is shown, it is dropped, as ^C always drops it. */
+static void modes_end(void)
+{
+    const ssize_t len = sizeof MODES_OFF - 1;
+
+    if (write(tty.output, MODES_OFF, (size_t)len) == len)
+        return;
+    tcflush(STDIN_FILENO, TCOFLUSH);
+    (void)!write(tty.output, MODES_OFF, (size_t)len);
 }
 
 /*
  * Returns whether there was a raw mode to end. In the background there is not: the
- * terminal belongs to somebody else, who has set it as he wants.
+ * terminal belongs to another program, which has set it as it wants. First what must
+ * happen, then what may fail; and raw stays true until it has happened.
  */
 static bool raw_end(void)
 {
     if (!tty.raw || tcgetpgrp(STDIN_FILENO) != getpgrp())
         return false;
-    tty.raw = false;
-    text_write(PASTE_OFF, sizeof PASTE_OFF - 1);
     tcsetattr(STDIN_FILENO, TCSANOW, &tty.before);
+    tty.raw = false;
+    modes_end();
     return true;
-}
-
-/* SA_RESETHAND has made the default action the next one. It comes when this returns. */
-static void on_deadly_signal(int number)
-{
-    if (raw_end())
-        text_write("\n", 1);
-    raise(number);
-}
-
-static void on_event_signal(int number)
-{
-    int error = errno;
-    char event = number == SIGWINCH  ? TTY_RESIZED
-                 : number == SIGTSTP ? TTY_STOP
-                                     : TTY_RESUMED;
-    ssize_t written = write(tty.pipe[1], &event, 1);
-
-    (void)written; /* if the pipe is full, there are events enough */
-    errno = error;
-}
-
-static void signals_handle(const int *numbers, void (*handler)(int), int flags)
-{
-    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
-
-    sigemptyset(&action.sa_mask);
-    for (; *numbers != 0; numbers++)
-        sigaction(*numbers, &action, NULL);
-}
-
-static const int deadly[] = {SIGINT,  SIGTERM, SIGHUP, SIGQUIT, SIGSEGV,
-                             SIGABRT, SIGBUS,  SIGFPE, SIGILL,  0};
-static const int telling[] = {SIGWINCH, SIGTSTP, SIGCONT, 0};
-
-int tty_open(void)
-{
-    if (tcgetattr(STDIN_FILENO, &tty.before) < 0 || pipe(tty.pipe) < 0)
-        return -1;
-    for (int i = 0; i < 2; i++)
-        if (fcntl(tty.pipe[i], F_SETFL, O_NONBLOCK) < 0)
-            return -1;
-    signals_handle(deadly, on_deadly_signal, (int)SA_RESETHAND);
-    signals_handle(telling, on_event_signal, SA_RESTART);
-    atexit(tty_close);
-    return raw_start() < 0 ? -1 : tty.pipe[0];
 }
 
 /* The handlers may stay: there is nothing left to restore. */
@@ -127,7 +146,82 @@ void tty_close(void)
     raw_end();
 }
 
-/* Whoever had the terminal while this program was stopped left it in modes of his own. */
+/* ---- signals ---- */
+
+/* SA_RESETHAND has made the default action the next one. It comes when this returns. */
+static void on_deadly_signal(int number)
+{
+    if (raw_end())
+        (void)!write(tty.output, "\n", 1);
+    raise(number);
+}
+
+/* If the pipe is full, there are events enough. */
+static void on_event_signal(int number)
+{
+    int error = errno;
+    char event = number == SIGWINCH  ? TTY_RESIZED
+                 : number == SIGTSTP ? TTY_STOP
+                                     : TTY_RESUMED;
+
+    (void)!write(tty.pipe[1], &event, 1);
+    errno = error;
+}
+
+/* While one signal is dealt with, all others wait. */
+static void signal_handle(int number, void (*handler)(int), int flags)
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
+
+    sigfillset(&action.sa_mask);
+    sigaction(number, &action, NULL);
+}
+
+static bool is_deadly(int number)
+{
+    static const int harmless[] = {
+#ifdef SIGINFO /* ^T on macOS and the BSDs, where SIGIO is harmless, too */
+        SIGINFO, SIGIO,
+#endif
+        SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
+
+    for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++)
+        if (harmless[i] == number)
+            return false;
+    return true;
+}
+
+/* What is ignored, as SIGHUP after nohup(1), stays so. SIGKILL and gaps are refused. */
+static void signals_handle(void)
+{
+    struct sigaction now;
+
+    for (int number = 1; number < NSIG; number++)
+        if (is_deadly(number) && sigaction(number, NULL, &now) == 0 &&
+            now.sa_handler != SIG_IGN)
+            signal_handle(number, on_deadly_signal, (int)SA_RESETHAND);
+    signal_handle(SIGWINCH, on_event_signal, SA_RESTART);
+    signal_handle(SIGTSTP, on_event_signal, SA_RESTART);
+    signal_handle(SIGCONT, on_event_signal, SA_RESTART);
+}
+
+int tty_open(void)
+{
+    if (tcgetattr(STDIN_FILENO, &tty.before) < 0 || pipe(tty.pipe) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++)
+        if (fcntl(tty.pipe[i], F_SETFL, O_NONBLOCK) < 0)
+            return -1;
+    tty.page = open_memstream(&tty.page_bytes, &tty.page_len);
+    if (tty.page == NULL)
+        return -1;
+    output_open();
+    signals_handle();
+    atexit(tty_close);
+    return raw_start() < 0 ? -1 : tty.pipe[0];
+}
+
+/* Whoever had the terminal while this program was stopped left it in other modes. */
 enum tty_event tty_event(void)
 {
     char event;
@@ -140,13 +234,45 @@ enum tty_event tty_event(void)
 }
 
 /* In an orphaned process group nothing stops: raw_start does not wait for a SIGCONT. */
-void tty_stop(void)
+void tty_signal(int number)
 {
-    static const int stop[] = {SIGTSTP, 0};
-
     raw_end();
-    signals_handle(stop, SIG_DFL, 0);
-    raise(SIGTSTP);
-    signals_handle(stop, on_event_signal, SA_RESTART);
+    if (number == SIGTSTP)
+        signal_handle(SIGTSTP, SIG_DFL, 0);
+    kill(0, number);
+    if (number == SIGTSTP)
+        signal_handle(SIGTSTP, on_event_signal, SA_RESTART);
     raw_start();
+}
+
+/* ---- keys ---- */
+
+/* Follows the marks of bracketed paste: only their bytes begin with an ESC. */
+static void paste_follow(char byte)
+{
+    const char *mark = tty.pasting ? "\x1b[201~" : "\x1b[200~";
+
+    if (byte != mark[tty.matched])
+        tty.matched = byte == mark[0];
+    else if (mark[++tty.matched] == '\0') {
+        tty.matched = 0;
+        tty.pasting = !tty.pasting;
+    }
+}
+
+/* The keys are those that the user has set, with stty(1) for example. */
+int tty_key_signal(char byte)
+{
+    static const struct {
+        int number, key;
+    } keys[] = {{SIGINT, VINTR}, {SIGQUIT, VQUIT}, {SIGTSTP, VSUSP}};
+    const cc_t *set = tty.before.c_cc;
+
+    paste_follow(byte);
+    if (tty.pasting || !(tty.before.c_lflag & ISIG) || (cc_t)byte == _POSIX_VDISABLE)
+        return 0;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if ((cc_t)byte == set[keys[i].key])
+            return keys[i].number;
+    return 0;
 }

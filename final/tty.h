@@ -1,24 +1,30 @@
 /*
  * tty - the terminal of an interactive program: raw mode, its size, its signals
  *
- * Whatever ends the program, the terminal is as it was before: tty_close, or, on SIGINT,
- * SIGTERM, SIGHUP, SIGQUIT and the signals of a crash, a handler that restores it and
- * then lets the signal do what it does by default. ^C, ^\ and ^Z stay the terminal's own
- * keys.
+ * Whatever ends the program, the terminal is as it was before: tty_close does that, and
+ * for every deadly signal a handler, which then lets the signal do what it does by
+ * default.
+ *
+ * In raw mode ^C, ^\ and ^Z are bytes like others, for a pasted text may hold them. Pass
+ * each byte to tty_key_signal as soon as it is typed. Writing never waits: what the
+ * terminal does not take yet is kept in a page.
  *
  * Interface: tty_open; poll(2) the descriptor it returns and ask tty_event what came;
- * tty_close. One terminal a program: standard input and output.
+ * print to tty_page and call tty_flush; tty_close. One terminal per program: standard
+ * input and output.
  */
 #ifndef TTY_H
 #define TTY_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
 
 /* What signals have told. */
 enum tty_event {
     TTY_NONE,    /* no more events */
-    TTY_RESIZED, /* tty_columns may have changed */
-    TTY_STOP,    /* ^Z: call tty_stop when the screen is in order */
+    TTY_RESIZED, /* the window may have another size */
+    TTY_STOP,    /* SIGTSTP: call tty_signal when the screen is in order */
     TTY_RESUMED  /* raw mode is on again, the screen may hold anything */
 };
 
@@ -34,10 +40,33 @@ void tty_close(void);
 /* Returns the oldest event not returned yet. */
 enum tty_event tty_event(void);
 
-/* Ends raw mode, stops the program as ^Z does, returns when it runs again. */
-void tty_stop(void);
+/*
+ * Takes a byte that was typed. Returns the signal that the terminal would send for it if
+ * it were not in raw mode; 0 if it is none of those keys, or pasted.
+ */
+int tty_key_signal(char byte);
 
-/* Returns the width of the screen, 0 if it is not known. */
+/*
+ * Does what the terminal does by itself when it is not in raw mode: ends raw mode and
+ * sends the signal to all programs in the foreground. Returns if this one still runs, or
+ * runs again, in raw mode.
+ */
+void tty_signal(int number);
+
+/* What is printed here is written by tty_flush. */
+FILE *tty_page(void);
+
+/*
+ * Writes the page, as far as the terminal takes it. Returns 1 if all is written; 0 if
+ * tty_output has to become writable first; -1 and errno.
+ */
+int tty_flush(void);
+
+/* Returns the descriptor that tty_flush writes to. */
+int tty_output(void);
+
+/* Return the size of the window, 0 if it is not known. */
 int tty_columns(void);
+int tty_rows(void);
 
 #endif

@@ -56,7 +56,7 @@ FOLDERS = {"steps": "../steps/*.c",             # folders of programs, one for e
            "examples": "../notes/examples/*.c"}
 PROGRAMS = {                                    # the others; all paths are seen from tests/
     "chatload": "load/chatload*.c",
-    "edit_test": "unit/edit_test.c ../final/edit.c ../final/utf8.c",
+    "edit_test": "unit/edit_test.c ../final/edit.c ../final/letter.c ../final/utf8.c",
     "evloop_test": "unit/evloop_test.c",
     "feed_test": "unit/feed_test.c ../final/feed.c",
     "floor": "load/floor.c",

@@ -30,7 +30,7 @@ TARGETS = {
     "lines": (["lines"], 5000),
     "proxy": (["proxy"], 300),
     "resp": (["resp"], 2000),
-    "edit": (["edit", "show", "utf8"], 500),
+    "edit": (["edit", "letter", "show", "utf8"], 500),
     "server": (["feed", "lines", "log", "net", "options", "utf8"], 300),
 }
 

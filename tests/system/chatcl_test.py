@@ -27,8 +27,9 @@ import tempfile
 import termios
 import threading
 import time
-import unicodedata
 import unittest
+
+from screen import Screen
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATCL = shlex.split(os.environ.get("CHATCL", os.path.join(ROOT, "build", "chatcl")))
@@ -62,110 +63,6 @@ while True:
 say("killed %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status)
     else "exited %d" % os.WEXITSTATUS(status))
 """
-
-
-def columns(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-class Screen:
-    """What a terminal shows: enough of one for what the client may write."""
-
-    ESCAPE = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])")
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
-        self.rows = [[" "] * width for _ in range(height)]
-        self.row = self.column = 0
-        self.paste = False
-        self.unread = b""  # the beginning of a character or of an escape sequence
-        self.faults = []
-        self.raw = b""  # all there ever was
-
-    def feed(self, data: bytes) -> None:
-        self.raw += data
-        self.unread += data
-        try:
-            text, self.unread = self.unread.decode(), b""
-        except UnicodeDecodeError as error:
-            text = self.unread[:error.start].decode()
-            self.unread = self.unread[error.start:]
-        while text:
-            escape = self.ESCAPE.match(text)
-            if escape:
-                self.obey(*escape.groups())
-                text = text[escape.end():]
-            elif re.fullmatch(r"\x1b(\[[?0-9;]*)?", text):
-                self.unread = text.encode() + self.unread
-                return
-            else:
-                self.put(text[0])
-                text = text[1:]
-
-    def obey(self, number: str, letter: str) -> None:
-        if letter == "J":
-            top = 0 if number == "2" else self.row
-            for row in range(top, self.height):
-                start = self.column if row == self.row and number != "2" else 0
-                self.rows[row][start:] = [" "] * (self.width - start)
-        elif letter == "A":
-            self.row = max(0, self.row - int(number))
-        elif letter == "C":
-            self.column = min(self.width - 1, self.column + int(number))
-        elif letter == "H":
-            self.row = self.column = 0
-        elif (number, letter) in (("?2004", "h"), ("?2004", "l")):
-            self.paste = letter == "h"
-        elif letter != "m":
-            self.faults.append(number + letter)
-
-    def put(self, char: str) -> None:
-        if char == "\r":
-            self.column = 0
-        elif char == "\n":
-            self.line_feed()
-        elif char == "\t":
-            self.column = min(self.width - 1, self.column // 8 * 8 + 8)
-        elif char < " " and char != "\a" or "\x7f" <= char < "\xa0":
-            self.faults.append(char)
-        elif columns(char) == 0:
-            self.rows[self.row][self.column - 1] += char
-        elif char != "\a":
-            self.put_visible(char)
-
-    def put_visible(self, char: str) -> None:
-        if self.column + columns(char) > self.width:
-            self.column = 0
-            self.line_feed()
-        self.rows[self.row][self.column] = char
-        if columns(char) == 2:
-            self.rows[self.row][self.column + 1] = ""
-        self.column += columns(char)
-
-    def line_feed(self) -> None:
-        self.row += 1
-        if self.row == self.height:
-            self.row -= 1
-            self.rows = self.rows[1:] + [[" "] * self.width]
-
-    def resize(self, width: int) -> None:
-        """As xterm does: rows are cut or get longer."""
-        self.rows = [(row + [" "] * width)[:width] for row in self.rows]
-        self.width = width
-        self.column = min(self.column, width - 1)
-
-    def lines(self) -> list:
-        """The rows as text; the one with the cursor has a | there."""
-        lines = []
-        for number, row in enumerate(self.rows):
-            if number == self.row:
-                row = row[:self.column] + ["|"] + row[self.column:]
-            lines.append("".join(row).rstrip())
-        while lines and not lines[-1]:
-            lines.pop()
-        return lines
 
 
 def cpu_seconds() -> float:
@@ -375,10 +272,10 @@ class PipeTest(ClientTest):
     def test_server_hangs_up_first(self) -> None:
         client = self.start()
         peer = self.accept()
-        peer.say("Server full\n")
+        peer.say("Goodbye\n")
         peer.socket.close()
         client.wait(DEADLINE)  # with the input still open
-        self.assertEqual(self.finish(client, 0), b"Server full\n")
+        self.assertEqual(self.finish(client, 0), b"Goodbye\n")
 
     def test_server_vanishes(self) -> None:
         client = self.start()
@@ -447,7 +344,7 @@ class PipeTest(ClientTest):
             self.assertRegex(client.stderr, rb"\Achatcl: [^\n]+\n\Z")
         client = subprocess.run(CHATCL + ["-h"], stdout=subprocess.PIPE)
         self.assertEqual(client.returncode, 0)
-        self.assertTrue(client.stdout.startswith(b"usage: chatcl [-hr] [host [port]]\n"))
+        self.assertTrue(client.stdout.startswith(b"usage: chatcl [-hrt] [host [port]]\n"))
 
 
 # ---- on a terminal ----
@@ -617,9 +514,10 @@ class TerminalTest(ClientTest):
         for start in range(0, len(line), 500):  # a terminal's input queue is short
             self.type(line[start:start + 500])
             self.look()
-        self.sees("> " + line.decode()[-77:] + "|")
+        self.sees("> <" + line.decode()[-76:] + "|")
         self.type("\r")
-        self.assertEqual(peer.hear(len(line) + 1), line + b"\n")
+        pieces = line[:1024] + b"\n" + line[1024:2048] + b"\n" + line[2048:] + b"\n"
+        self.assertEqual(peer.hear(len(pieces)), pieces)
 
     def test_control_bytes_are_made_visible(self) -> None:
         peer = self.start()
@@ -655,7 +553,8 @@ class TerminalTest(ClientTest):
         server.start()
         while server.is_alive():
             self.look()
-        self.assertTrue(heard == [(line + b"\n") * 200])
+        pieces = b"".join(line[at:at + 1024] + b"\n" for at in range(0, len(line), 1024))
+        self.assertTrue(heard == [pieces * 200])
 
     def test_redraw(self) -> None:
         self.start()
@@ -671,9 +570,9 @@ class TerminalTest(ClientTest):
         peer.say("x\n")
         self.sees("Welcome", "x", "> 0123456789 0123456789 0123456789|")
         self.type("\x15" + "0123456789" * 5)
-        self.sees("> " + ("0123456789" * 5)[-37:] + "|")
+        self.sees("> <" + ("0123456789" * 5)[-36:] + "|")
         self.resize(45)
-        self.sees("Welcome", "x", "> " + ("0123456789" * 5)[-42:] + "|")
+        self.sees("Welcome", "x", "> <" + ("0123456789" * 5)[-41:] + "|")
 
     def test_colour(self) -> None:
         for environment, colour in (({}, True), ({"NO_COLOR": ""}, True),
@@ -683,7 +582,7 @@ class TerminalTest(ClientTest):
                 peer = self.start(**environment)
                 peer.say("::1: hi\n")
                 self.sees("::1: hi", "> |")
-                self.assertEqual(b"\x1b[2m::1: \x1b[mhi" in self.screen.raw, colour)
+                self.assertEqual(b"m::1: \x1b[mhi" in self.screen.raw, colour)
                 self.type("\x03")
                 self.ends("killed 2")
 
