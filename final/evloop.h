@@ -13,6 +13,8 @@
  *     keeps nothing but its own descriptor: no memory, and close(2) releases it.
  *   - An interest of 0 means that the descriptor is not watched at all.
  *   - Delete a descriptor before closing it. Its data stays the same while it is watched.
+ *   - Of a pipe, no system promises that the end of the other side is reported, or how
+ *     often. Sockets are alike everywhere.
  *   - kqueue reports "readable" and "writable" as two events, so one batch may carry the
  *     same data twice: what data points to has to live until the batch is over.
  *
@@ -29,7 +31,7 @@
 #include <unistd.h>
 
 enum { EVLOOP_READ = 1, EVLOOP_WRITE = 2 }; /* bits of interest and of ready */
-enum { EVLOOP_BATCH = 256 };                /* at most so many a wait: bounds the stack */
+enum { EVLOOP_BATCH = 256 }; /* events per wait at most: bounds the stack */
 
 struct evloop_event {
     void *data; /* as given for this descriptor */
@@ -95,7 +97,8 @@ static inline int evloop_wait(int loop, struct evloop_event *events, int max,
     return n < 0 && errno == EINTR ? 0 : n;
 }
 
-#else
+#elif defined(EVLOOP_KQUEUE) || defined(__APPLE__) || defined(__FreeBSD__) ||            \
+    defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
 
 /* ---- kqueue: a filter per kind of event, added and deleted alone; kqueue(2) ---- */
 
@@ -115,16 +118,18 @@ static inline int evloop_mod(int loop, int fd, int old, int interest, void *data
 {
     int differ = old ^ interest;
     struct kevent changes[2];
-    int n = 0;
+    unsigned short n = 0; /* fits an int, and the size_t of NetBSD */
 
     if (differ & EVLOOP_READ) {
         EV_SET(&changes[n], (uintptr_t)fd, EVFILT_READ,
-               interest & EVLOOP_READ ? EV_ADD : EV_DELETE, 0, 0, data);
+               interest & EVLOOP_READ ? EV_ADD : EV_DELETE, 0, 0,
+               (__typeof__(changes->udata))data); /* NetBSD 9: an intptr_t */
         n++; /* not in EV_SET: as a macro it may evaluate this more than once */
     }
     if (differ & EVLOOP_WRITE) {
         EV_SET(&changes[n], (uintptr_t)fd, EVFILT_WRITE,
-               interest & EVLOOP_WRITE ? EV_ADD : EV_DELETE, 0, 0, data);
+               interest & EVLOOP_WRITE ? EV_ADD : EV_DELETE, 0, 0,
+               (__typeof__(changes->udata))data);
         n++;
     }
     return n == 0 ? 0 : kevent(loop, changes, n, NULL, 0, NULL);
@@ -152,15 +157,17 @@ static inline int evloop_wait(int loop, struct evloop_event *events, int max,
 {
     struct kevent batch[EVLOOP_BATCH];
     struct timespec timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
-    int n = kevent(loop, NULL, 0, batch, max < EVLOOP_BATCH ? max : EVLOOP_BATCH,
-                   timeout_ms < 0 ? NULL : &timeout);
+    unsigned short room = max < EVLOOP_BATCH ? (unsigned short)max : EVLOOP_BATCH;
+    int n = kevent(loop, NULL, 0, batch, room, timeout_ms < 0 ? NULL : &timeout);
 
     for (int i = 0; i < n; i++) {
-        events[i].data = batch[i].udata;
+        events[i].data = (void *)batch[i].udata;
         events[i].ready = batch[i].filter == EVFILT_WRITE ? EVLOOP_WRITE : EVLOOP_READ;
     }
     return n < 0 && errno == EINTR ? 0 : n;
 }
 
+#else
+#error "neither epoll nor kqueue: this system has no event loop that evloop.h knows"
 #endif
 #endif

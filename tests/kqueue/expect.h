@@ -3,7 +3,7 @@
  *
  * Interface:
  *   EXPECT(got, want)   two integers have to be equal
- *   FAILS(call, error)  a call has to return -1 with that errno
+ *   FAILS(call, error)  a call has to return -1 with that errno; FAILS_2: one of two
  *   checks_start()      to be called first; ends a test that hangs
  *   checks_done()       prints how many checks there were and returns the exit status
  *
@@ -38,6 +38,16 @@ enum { TICKS = 500 };
         int error_ = errno;                                                              \
         expect_equal(__FILE__, __LINE__, #call, result_, -1);                            \
         expect_equal(__FILE__, __LINE__, "errno of " #call, error_, (error));            \
+    } while (0)
+
+/* The same where systems differ: one of two errors. */
+#define FAILS_2(call, error, other)                                                      \
+    do {                                                                                 \
+        long result_ = (call);                                                           \
+        int error_ = errno;                                                              \
+        expect_equal(__FILE__, __LINE__, #call, result_, -1);                            \
+        expect_equal(__FILE__, __LINE__, "errno of " #call, error_,                      \
+                     error_ == (other) ? (other) : (error));                             \
     } while (0)
 
 static int checks;

@@ -12,10 +12,13 @@
  *
  * As in the kernels: level-triggered; READ and WRITE are events of their own, and nothing
  * is reported but filters that are there; EV_EOF may come with bytes unread; EBADF for a
- * bad descriptor, ENOENT for deleting an absent filter; with nevents = 0 the first change
+ * bad descriptor (macOS: ENOENT for a closed one), ENOENT for deleting an absent filter;
+ * with nevents = 0 the first change
  * that fails ends the call, and those before it hold; a signal ends a wait with EINTR,
  * even with SA_RESTART; fork() does not pass a kqueue on. Kernels differ in which event
  * of a descriptor comes first and in what stands between the two, so both vary here.
+ * Nor do they agree on a pipe whose other end is closed: some report it always, some once
+ * (FreeBSD), some never (NetBSD, OpenBSD). Here, one pipe after the other does each.
  *
  * Not as in the kernels:
  *   - Linux tells a socket's error only by clearing it: fflags is ECONNRESET for any.
@@ -34,15 +37,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { BATCH = 512 };         /* events a wait: bounds the stack */
+enum { BATCH = 512 };         /* events per wait: bounds the stack */
 enum { READ = 1, WRITE = 2 }; /* the filters as bits, to keep them in a set */
 enum { BOTH = READ | WRITE };
 
@@ -50,6 +55,8 @@ enum { BOTH = READ | WRITE };
 struct watch {
     int filters; /* those that are there; 0: not watched */
     int turn;    /* the one to report first when both are ready */
+    bool muted;  /* epoll was told not to repeat itself */
+    int ends;    /* how often a pipe's closed other end is still reported; -1: always */
     void *read_data;
     void *write_data;
 };
@@ -177,6 +184,8 @@ static int epoll_change(struct queue *queue, int op, int fd, int filters)
 {
     struct epoll_event event = {.events = filters_mask(filters), .data.fd = fd};
 
+    if (fd >= 0 && (size_t)fd < queue->size)
+        queue->watches[fd].muted = false;
     return epoll_ctl(queue->kq, op, fd, &event);
 }
 
@@ -209,6 +218,15 @@ static int filter_delete(struct queue *queue, int fd, int filter)
                         watch->filters);
 }
 
+/* Returns how often it is reported that a pipe's other end is closed: -1 (always), 0, 1. */
+static int ends_to_report(int fd)
+{
+    static int pipes;
+    struct stat status;
+
+    return fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode) ? -1 : pipes++ % 3 - 1;
+}
+
 /* Returns 0, or -1 with epoll_ctl's errno, or ENOMEM. */
 static int filter_add(struct queue *queue, int fd, int filter, void *udata)
 {
@@ -221,8 +239,10 @@ static int filter_add(struct queue *queue, int fd, int filter, void *udata)
     if (epoll_change(queue, watch->filters ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd,
                      watch->filters | filter) < 0)
         return -1;
-    if (!watch->filters)
+    if (!watch->filters) {
         watch->turn = READ;
+        watch->ends = ends_to_report(fd);
+    }
     watch->filters |= filter;
     *(filter == READ ? &watch->read_data : &watch->write_data) = udata;
     return 0;
@@ -301,6 +321,29 @@ static struct kevent event_of(const struct watch *watch, int filter,
 }
 
 /*
+ * Returns true if all that came is the end of a pipe that is not to be reported (again).
+ * epoll cannot look away from it, but with EPOLLET it mentions it only once.
+ */
+static bool end_unreported(struct queue *queue, struct watch *watch,
+                           const struct epoll_event *came)
+{
+    int fd = came->data.fd;
+    struct epoll_event once = {.events = EPOLLET, .data.fd = fd};
+    bool more = watch->filters == READ ? bytes_readable(fd) > 0 : came->events & EPOLLOUT;
+
+    if (!(came->events & (EPOLLHUP | EPOLLERR)) || watch->ends < 0 || more)
+        return false;
+    if (watch->ends > 0) {
+        watch->ends--;
+        return false;
+    }
+    if (!watch->muted)
+        epoll_ctl(queue->kq, EPOLL_CTL_MOD, fd, &once);
+    watch->muted = true;
+    return true;
+}
+
+/*
  * Waits as kevent() does. Every descriptor gets one event, then those with two ready get
  * the other one while there is room. turn lets the two take turns in coming first, so
  * neither starves where there is room for one; epoll does the same for descriptors.
@@ -313,8 +356,13 @@ static int events_wait(struct queue *queue, struct kevent *events, int max, int 
 
     for (int i = 0; i < ready; i++) {
         struct watch *watch = &queue->watches[batch[i].data.fd];
-        int filters = filters_ready(watch, batch[i].events);
+        int filters;
 
+        if (end_unreported(queue, watch, &batch[i]))
+            batch[i].events = 0;
+        filters = filters_ready(watch, batch[i].events);
+        if (filters == 0)
+            continue;
         if (filters == BOTH) {
             filters = watch->turn;
             watch->turn = BOTH & ~watch->turn;
@@ -327,6 +375,8 @@ static int events_wait(struct queue *queue, struct kevent *events, int max, int 
         if (filters_ready(watch, batch[i].events) == BOTH)
             events[n++] = event_of(watch, watch->turn, &batch[i]);
     }
+    if (ready > 0 && n == 0) /* nothing to report: wait on */
+        return events_wait(queue, events, max, timeout);
     return ready < 0 ? -1 : n;
 }
 
