@@ -166,6 +166,24 @@ static void test_pipe(void)
     close(loop);
 }
 
+#if defined(__linux__) && !defined(EVLOOP_KQUEUE)
+/* epoll calls this a hang-up and nothing else: it has to count as readable. */
+static void test_pipe_end(void)
+{
+    int loop = loop_open();
+    int fd[2];
+
+    pair_pipe(fd);
+    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    close(fd[1]);
+    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    EXPECT(read(fd[0], (char[1]){0}, 1), 0);
+    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    close(fd[0]);
+    close(loop);
+}
+#endif
+
 static void test_listener(void)
 {
     struct sockaddr_in address;
@@ -617,6 +635,9 @@ int main(void)
     test_changes();
     test_no_interest();
     test_pipe();
+#if defined(__linux__) && !defined(EVLOOP_KQUEUE)
+    test_pipe_end();
+#endif
     test_listener();
     test_data();
     test_number_reused();
