@@ -64,6 +64,8 @@ PROGRAMS = {                                    # the others; all paths are seen
     "lines_test": "unit/lines_test.c ../final/lines.c",
     "proxy_test": "unit/proxy_test.c ../final/proxy.c",
     "resp_test": "unit/resp_test.c ../final/resp.c",
+    "room_test": "unit/room_test.c ../final/entry.c ../final/origins.c ../final/resp.c"
+                 " ../final/url.c",
     "utf8_test": "unit/utf8_test.c ../final/utf8.c",
 }
 
@@ -112,7 +114,7 @@ def loop_jobs(variant: str) -> Iterator[Job]:
 
 def other_jobs(variant: str) -> Iterator[Job]:
     """And what it has none in."""
-    for name in ("edit", "feed", "lines", "proxy", "resp", "utf8"):
+    for name in ("edit", "feed", "lines", "proxy", "resp", "room", "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
     yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl}"
                                    " python3 tests/system/chatcl_test.py" % variant)

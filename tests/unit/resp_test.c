@@ -29,11 +29,14 @@ static void text_add(struct text *to, const char *bytes, size_t len)
     to->len += len;
 }
 
-static void text_number(struct text *to, const char *format, int64_t number)
+static void text_number(struct text *to, const char *before, int64_t number,
+                        const char *after)
 {
     char line[40];
 
-    text_add(to, line, (size_t)snprintf(line, sizeof line, format, number));
+    text_add(to, before, strlen(before));
+    text_add(to, line, (size_t)snprintf(line, sizeof line, "%" PRId64, number));
+    text_add(to, after, strlen(after));
 }
 
 /* ---- The model: what is written, and what has to be read ---- */
@@ -43,9 +46,9 @@ static void item_add(struct text *to, char kind, int depth, int64_t number,
                      struct slice text)
 {
     text_add(to, &kind, 1);
-    text_number(to, " %" PRId64, depth);
-    text_number(to, " %" PRId64 " ", number);
-    text_number(to, "%" PRId64 " ", (int64_t)text.len);
+    text_number(to, " ", depth, "");
+    text_number(to, " ", number, " ");
+    text_number(to, "", (int64_t)text.len, " ");
     if (text.len > 0)
         text_add(to, text.bytes, text.len);
 }
@@ -70,7 +73,7 @@ static void bulk_make(int depth, size_t len)
 {
     struct slice text = text_random(len, false);
 
-    text_number(&stream, "$%" PRId64 "\r\n", (int64_t)len);
+    text_number(&stream, "$", (int64_t)len, "\r\n");
     text_add(&stream, text.bytes, len);
     text_add(&stream, "\r\n", 2);
     if (len > RESP_BULK_MAX)
@@ -93,7 +96,7 @@ static void number_make(int depth)
 {
     int64_t number = below(2) ? below(100) - 50 : below(2) ? INT64_MAX : -INT64_MAX;
 
-    text_number(&stream, ":%" PRId64 "\r\n", number);
+    text_number(&stream, ":", number, "\r\n");
     item_add(&want, ':', depth, number, nothing);
 }
 
@@ -119,7 +122,7 @@ static void reply_make(int depth)
         break;
     default: {
         int count = below(5);
-        text_number(&stream, "*%" PRId64 "\r\n", count);
+        text_number(&stream, "*", count, "\r\n");
         item_add(&want, '*', depth, count, nothing);
         while (count-- > 0)
             reply_make(depth + 1);
