@@ -450,7 +450,7 @@ static enum edit_event on_byte(struct edit *e, char byte)
         return EDIT_REDRAW;
     if (byte == CTRL('D') && e->len == 0)
         return EDIT_END;
-    bool control = (byte >= 0 && byte < ' ') || byte == DELETE;
+    bool control = (unsigned char)byte < ' ' || byte == DELETE;
     if (control)
         key_act(e, &byte, 1);
     else

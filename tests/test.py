@@ -164,7 +164,8 @@ def _processes_proc(group: int) -> List[Process]:
 
 
 def _processes_ps(group: int) -> List[Process]:
-    listing = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,stat=,time="],
+    listing = subprocess.run(["ps", "-A", "-o", "pgid=", "-o", "pid=", "-o", "state=",
+                              "-o", "time="],
                              stdout=subprocess.PIPE, check=True).stdout.decode()
     found = []
     for pgid, pid, state, used in map(str.split, listing.splitlines()):

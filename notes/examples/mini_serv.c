@@ -264,11 +264,11 @@ static int sets_fill(fd_set *readable, fd_set *writable)
     FD_ZERO(readable);
     FD_ZERO(writable);
     if (!server.resting)
-        FD_SET(server.listener, readable);
+        FD_SET((unsigned)server.listener, readable); /* musl's macro wants it so */
     for (const struct client *client = server.clients; client; client = client->next) {
-        FD_SET(client->fd, readable);
+        FD_SET((unsigned)client->fd, readable);
         if (client->out.data != NULL)
-            FD_SET(client->fd, writable);
+            FD_SET((unsigned)client->fd, writable);
         if (client->fd > highest)
             highest = client->fd;
     }
@@ -281,12 +281,12 @@ static void on_events(const fd_set *readable, const fd_set *writable)
 
     for (struct client *client = server.clients; client != NULL; client = next) {
         next = client->next; /* reading may end this client, and only this one */
-        if (FD_ISSET(client->fd, writable))
+        if (FD_ISSET((unsigned)client->fd, writable))
             on_writable(client);
-        if (FD_ISSET(client->fd, readable))
+        if (FD_ISSET((unsigned)client->fd, readable))
             on_readable(client);
     }
-    if (FD_ISSET(server.listener, readable))
+    if (FD_ISSET((unsigned)server.listener, readable))
         on_connection();
 }
 

@@ -30,6 +30,7 @@ from test import ACCEPTED, DEADLINE, LINUX, TERMINATED, Server, processes
 SOURCES = sorted((support.ROOT / "steps").glob("[1-6]-*.c"))
 STEPS = pathlib.Path(os.environ.get("STEPS", "build/check/native/steps"))
 VISITS = 10000
+BACKLOG = 100                           # visitors at a time: musl's SOMAXCONN is 128
 GROWTH_MAX = 128 << 10                  # bytes of memory, so not even 16 a visit
 
 
@@ -162,6 +163,8 @@ class Resources(unittest.TestCase):
                 peer.reset()
             else:
                 peer.sock.close()
+            if number % BACKLOG == 0:       # more at a time may find the backlog full
+                server.expect_log(TERMINATED, gone + number + 1)
         server.peers.clear()
         server.expect_log(TERMINATED, gone + count)
         end = time.monotonic() + DEADLINE       # the last one is logged, but closed?
