@@ -9,83 +9,83 @@
  * Usage: chatsrv -h
  * Systems: Linux (epoll), macOS and BSD (kqueue)
  */
+#include "addresses.h"
 #include "evloop.h"
 #include "feed.h"
 #include "lines.h"
-#include "list.h"
+#include "listeners.h"
 #include "log.h"
 #include "net.h"
 #include "options.h"
+#include "process.h"
+#include "rate.h"
+#include "timeouts.h"
 
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 
 enum { READ_MAX = 64 * 1024 };    /* bytes from one client, then the next has its turn */
-enum { ACCEPT_MAX = 64 };         /* newcomers, then the clients have their turn */
 enum { FLUSH_MAX = 1024 * 1024 }; /* bytes to collect, then they are sent in mid-batch */
-enum { ACCEPT_PAUSE_MS = 1000 };  /* how long to wait for a free descriptor */
 enum { DRAIN_MS = 1000 };         /* how long the end may wait for slow readers */
-enum { LOG_RETRY_MS = 100 };      /* how often to look whether the log is read again */
-enum { DESCRIPTORS_KEPT = 16 };   /* for the log, the loop, listeners and the like */
-enum { DESCRIPTORS_MACOS = 10240 }; /* the most that macOS grants */
 
 static char GREETING[] = "Welcome to the chat!\n"; /* for an iovec, which is not const */
 static const char SERVER_FULL[] = "Server full\n";
 
 enum { GREETING_LEN = sizeof GREETING - 1 };
 
-/* What the loop watches: the first member of whatever its data points to. */
-struct watched {
-    void (*on_event)(void *owner, int ready);
-};
-
-struct listener {
-    struct watched watched;
-    int fd;
-    int interest; /* what the loop watches fd for; 0 in a pause */
-};
-
 static struct {
     struct options options;
+    struct rate rate;
     int loop;
-    struct watched watched; /* the pipe below */
-    int signals[2];         /* from the signal handler into the loop */
-    struct listener listeners[LISTENERS_MAX];
-    size_t listeners_count;
-    struct feed feed;         /* what all clients are sent */
-    uint64_t flushed;         /* where the feed ended when it was last sent to all */
-    struct list_node clients; /* all of them, the first one silent longest */
-    struct list_node flowing; /* those that have all of the feed */
-    struct list_node stalled; /* those that wait for room, the first one longest */
-    struct list_node closed;  /* those to be freed at the end of the batch */
+    struct watched watched; /* the signals: */
+    int signals;            /* process_signals() */
+    struct listeners listeners;
+    struct feed feed; /* what all clients are sent */
+    uint64_t flushed; /* where the feed ended when it was last sent to all */
+
+    /* Each client is in one of these, by what it is sent: */
+    struct timeouts flowing; /* it has all of the feed */
+    struct timeouts stalled; /* it waits for room */
+    struct timeouts deaf;    /* nothing more: sending has failed, or we are stopping */
+    struct timeouts closed;  /* it will be freed at the end of the batch */
+    /* And in one of these, by what it says: */
+    struct timeouts speakers; /* it may speak */
+    struct timeouts paused; /* it spoke too much, and is not read until its pause ends */
+    struct timeouts mute;   /* its messages are over, so it is never idle */
+
     size_t clients_count;
-    int64_t now;       /* monotonic milliseconds, read once a batch */
-    int64_t accept_at; /* when a pause in accepting ends; 0: there is none */
-    int64_t stop_at;   /* when to stop at the latest; 0: nobody has asked */
-    bool log_waits;    /* for somebody to read it */
+    struct addresses addresses; /* and how many of them have come from where */
+    int64_t now;                /* monotonic milliseconds, read before and after a wait */
+    int64_t round_began;        /* when all descriptors began to be asked, */
+    size_t round_events;        /* and how many events they have had since */
+    int64_t stop_at;            /* when to stop at the latest; 0: nobody has asked */
+    bool stopping;              /* no message is taken any more */
+    int log_retry_ms;           /* log_flush() */
 } server;
 
 struct client {
     struct watched watched;
     int fd;                    /* -1: closed in this batch */
     int interest;              /* what the loop watches fd for; for room while stalled */
+    int send_error;            /* the errno that ended sending; 0: there was none */
+    bool deaf;                 /* in server.deaf: its cursor is closed */
+    bool input_ended;          /* it has half-closed, and may still read */
     size_t greeting_sent;      /* bytes of the greeting that it has */
     struct feed_cursor cursor; /* what it has of the feed */
     uint64_t end;              /* where its share of the feed ends; UINT64_MAX: not yet */
-    struct list_node by_moved; /* in server.flowing, stalled or closed */
-    struct list_node by_heard; /* in server.clients */
-    int64_t moved;             /* when it last took a byte, or began to stall */
-    int64_t heard;             /* when it last sent a byte */
+    struct timeout by_moved;   /* in server.flowing, stalled, deaf or closed */
+    struct timeout by_heard;   /* in server.speakers, paused or mute */
+    size_t unacknowledged;     /* bytes that were in the kernel when it last took one */
+    int64_t rate_full_at;      /* see rate.h */
+    struct address *address;   /* NULL: not counted */
     struct lines lines;        /* what it sends, split into messages */
     struct endpoint endpoint;
 };
@@ -98,6 +98,24 @@ static int64_t clock_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The clients that these stand for; NULL for NULL. */
+static struct client *moved(struct timeout *timeout)
+{
+    return timeout == NULL ? NULL : LIST_OWNER(timeout, struct client, by_moved);
+}
+
+static struct client *heard(struct timeout *timeout)
+{
+    return timeout == NULL ? NULL : LIST_OWNER(timeout, struct client, by_heard);
+}
+
+/* ---- a client's life ---- */
+
 /*
  * Ends a client, from anywhere. Its memory stays until the batch of events is over, in
  * which it may be named once more.
@@ -108,18 +126,22 @@ static void client_close(struct client *client, const char *reason)
     evloop_del(server.loop, client->fd, client->interest);
     close(client->fd);
     client->fd = -1;
-    cursor_close(&server.feed, &client->cursor);
-    list_remove(&client->by_heard);
-    list_remove(&client->by_moved);
-    list_append(&server.closed, &client->by_moved);
+    if (!client->deaf)
+        cursor_close(&server.feed, &client->cursor);
+    if (client->address != NULL)
+        addresses_leave(&server.addresses, client->address);
+    timeout_end(&client->by_heard);
+    timeout_end(&client->by_moved);
+    timeout_begin(&server.closed, &client->by_moved, server.now);
     server.clients_count--;
 }
 
 static void clients_free(void)
 {
-    while (!list_empty(&server.closed)) {
-        struct client *client = LIST_OWNER(server.closed.next, struct client, by_moved);
-        list_remove(&client->by_moved);
+    struct client *client;
+
+    while ((client = moved(timeouts_first(&server.closed))) != NULL) {
+        timeout_end(&client->by_moved);
         lines_close(&client->lines);
         free(client);
     }
@@ -133,13 +155,40 @@ static void client_watch(struct client *client, int interest)
         client->interest = interest;
 }
 
-/* Moves a client between flowing and stalled; changes what the loop watches it for. */
-static void client_move(struct client *client, struct list_node *list, int interest)
+/* Moves a client between the lists by_moved; changes what the loop watches it for. */
+static void client_move(struct client *client, struct timeouts *list, int interest)
 {
-    list_remove(&client->by_moved);
-    list_append(list, &client->by_moved);
-    client->moved = server.now;
+    timeout_end(&client->by_moved);
+    timeout_begin(list, &client->by_moved, server.now);
     client_watch(client, interest);
+}
+
+/* Moves a client between the lists by_heard. */
+static void client_hear(struct client *client, struct timeouts *list)
+{
+    timeout_end(&client->by_heard);
+    timeout_begin(list, &client->by_heard, server.now);
+}
+
+/* ---- sending ---- */
+
+/* Sends nothing more to a client. What it says is still read, up to its end. */
+static void client_deafen(struct client *client)
+{
+    shutdown(client->fd, SHUT_WR); /* it sees the end, if it is still there */
+    cursor_close(&server.feed, &client->cursor);
+    client->deaf = true;
+    client_move(client, &server.deaf, client->interest & ~EVLOOP_WRITE);
+}
+
+/* Sending to the client has failed. What the kernel has of it was acknowledged to it. */
+static void client_fail(struct client *client, int error)
+{
+    client->send_error = error;
+    if (client->input_ended)
+        client_close(client, strerror(error));
+    else
+        client_deafen(client);
 }
 
 /* Sets pieces to what the client is to be sent next, and returns how many bytes that is. */
@@ -161,41 +210,50 @@ static void client_advance(struct client *client, size_t len)
         cursor_advance(&server.feed, &client->cursor, len);
 }
 
-/* Sends the pieces with one call: send(2) where it will do, since it is a bit cheaper. */
-static ssize_t pieces_send(int fd, struct iovec pieces[FEED_PIECES])
+/* There is no more room: the loop will tell when there is. */
+static void client_stall(struct client *client, bool progress)
 {
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = FEED_PIECES};
+    if (!progress && client->interest & EVLOOP_WRITE)
+        return;
+    client->unacknowledged = net_unacknowledged(client->fd);
+    client_move(client, &server.stalled, client->interest | EVLOOP_WRITE);
+}
 
-    if (pieces[1].iov_len == 0)
-        return send(fd, pieces[0].iov_base, pieces[0].iov_len, 0);
-    return sendmsg(fd, &message, 0);
+/* The client has all of the feed, or of its share of it. */
+static void client_sent_all(struct client *client)
+{
+    if (cursor_position(&client->cursor) != client->end) {
+        if (client->interest & EVLOOP_WRITE)
+            client_move(client, &server.flowing, client->interest & ~EVLOOP_WRITE);
+    } else if (client->input_ended) {
+        client_close(client, "end of file");
+    } else {
+        client_deafen(client); /* with input unread, close(2) would be a reset */
+    }
 }
 
 /* Sends the client all that it is to have, or as much as its socket has room for. */
 static void client_flush(struct client *client)
 {
-    int stalled = client->interest & EVLOOP_WRITE;
     struct iovec pieces[FEED_PIECES];
+    bool progress = false;
     size_t len;
 
     while ((len = client_peek(client, pieces)) > 0) {
-        ssize_t n = pieces_send(client->fd, pieces);
-        if (n > 0)
+        ssize_t n = net_send(client->fd, pieces);
+        if (n > 0) {
+            progress = true;
             client_advance(client, (size_t)n);
-        else if (n < 0 && errno != EAGAIN && errno != EINTR) {
-            client_close(client, strerror(errno));
+        } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
+            client_fail(client, errno);
             return;
         }
-        if (n < (ssize_t)len) { /* no more room: the loop will tell when there is */
-            if (n > 0 || !stalled)
-                client_move(client, &server.stalled, client->interest | EVLOOP_WRITE);
+        if (n < (ssize_t)len) {
+            client_stall(client, progress);
             return;
         }
     }
-    if (cursor_position(&client->cursor) == client->end)
-        client_close(client, "end of file");
-    else if (stalled)
-        client_move(client, &server.flowing, client->interest & ~EVLOOP_WRITE);
+    client_sent_all(client);
 }
 
 /* Disconnects those that lag too far behind. */
@@ -216,111 +274,26 @@ static void clients_flush(void)
 {
     struct list_node *node, *next;
 
-    for (node = server.flowing.next; node != &server.flowing; node = next) {
+    for (node = server.flowing.list.next; node != &server.flowing.list; node = next) {
         next = node->next;
-        client_flush(LIST_OWNER(node, struct client, by_moved));
+        client_flush(LIST_OWNER(node, struct client, by_moved.node));
     }
     server.flushed = feed_end(&server.feed);
     laggards_close();
 }
 
-static void on_client(void *owner, int ready);
-
-/* Makes a client of a connection that has just been accepted, and greets it. */
-static void client_open(int fd, const struct endpoint *endpoint)
-{
-    struct client *client = calloc(1, sizeof *client);
-
-    if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
-        evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
-        log_event("refused connection: %s (%s)", endpoint->text, strerror(errno));
-        free(client);
-        close(fd);
-        return;
-    }
-    log_event("accepted connection: %s", endpoint->text);
-    client->watched.on_event = on_client;
-    client->fd = fd;
-    client->interest = EVLOOP_READ;
-    client->end = UINT64_MAX;
-    client->heard = client->moved = server.now;
-    client->endpoint = *endpoint;
-    cursor_open(&server.feed, &client->cursor);
-    list_append(&server.clients, &client->by_heard);
-    list_append(&server.flowing, &client->by_moved);
-    server.clients_count++;
-    client_flush(client);
-}
-
-/* Tells a newcomer that there is no place for it. */
-static void client_refuse(int fd, const struct endpoint *endpoint)
-{
-    char unread[READ_MAX];
-
-    log_event("refused connection: %s (server full)", endpoint->text);
-    /* Closed with bytes unread, the connection would be reset before the client reads. */
-    if (fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
-        send(fd, SERVER_FULL, sizeof SERVER_FULL - 1, 0) > 0 &&
-        shutdown(fd, SHUT_WR) == 0)
-        (void)recv(fd, unread, sizeof unread, 0);
-    close(fd);
-}
-
-/* Changes what the loop watches the listeners for. If it fails, a pause begins again. */
-static void listeners_watch(int interest)
-{
-    server.accept_at = interest == 0 ? server.now + ACCEPT_PAUSE_MS : 0;
-    for (size_t i = 0; i < server.listeners_count; i++) {
-        struct listener *it = &server.listeners[i];
-        if (evloop_mod(server.loop, it->fd, it->interest, interest, it) == 0)
-            it->interest = interest;
-        else
-            server.accept_at = server.now + ACCEPT_PAUSE_MS;
-    }
-}
-
-static void on_newcomer(int fd, const struct sockaddr_storage *address)
-{
-    struct endpoint endpoint = endpoint_make(address);
-
-    if (server.clients_count < server.options.clients_max)
-        client_open(fd, &endpoint);
-    else
-        client_refuse(fd, &endpoint);
-}
-
-/*
- * Accepts those who wait, but only so many. Without a free descriptor they would be
- * reported over and over, so the loop then looks away from the listeners for a while.
- */
-static void on_connection(void *owner, int ready)
-{
-    const struct listener *listener = owner;
-
-    (void)ready;
-    for (int i = 0; i < ACCEPT_MAX && server.stop_at == 0; i++) {
-        struct sockaddr_storage address = {0};
-        socklen_t len = sizeof address;
-        int fd = accept(listener->fd, (struct sockaddr *)&address, &len);
-
-        if (fd >= 0) {
-            on_newcomer(fd, &address);
-        } else if (errno == EAGAIN || errno == EINTR) {
-            return;
-        } else if (errno != ECONNABORTED) { /* that one has left already */
-            log_event("accept: %s; trying again in a second", strerror(errno));
-            listeners_watch(0);
-            return;
-        }
-    }
-}
+/* ---- reading ---- */
 
 /* Logs a message and writes it to the feed. Returns -1 if there is no memory for that. */
-static int on_message(const struct client *client, struct slice text)
+static int on_message(struct client *client, struct slice text)
 {
     const struct endpoint *endpoint = &client->endpoint;
 
-    log_message(endpoint->text, text.bytes, text.len);
+    client->rate_full_at = rate_spend(server.rate, client->rate_full_at, server.now);
+    if (server.options.quiet)
+        log_event("message from %s, %zu bytes", endpoint->text, text.len);
+    else
+        log_message(endpoint->text, text.bytes, text.len);
     if (feed_reserve(&server.feed, sizeof endpoint->text + text.len) < 0)
         return -1;
     if (!server.options.bare) {
@@ -338,9 +311,7 @@ static void on_bytes(struct client *client, const char *bytes, size_t len)
     struct slice input = {bytes, len}, message;
     int got;
 
-    client->heard = server.now;
-    list_remove(&client->by_heard);
-    list_append(&server.clients, &client->by_heard);
+    client_hear(client, &server.speakers);
     while ((got = lines_next(&client->lines, &input, &message)) > 0)
         if (on_message(client, message) < 0)
             break;
@@ -351,60 +322,138 @@ static void on_bytes(struct client *client, const char *bytes, size_t len)
 /* The client will send no more. It still gets all that it was to have until now. */
 static void on_end(struct client *client)
 {
+    /* If sending has failed, the connection was broken, and the line perhaps as well. */
+    bool may_have_tail = client->end == UINT64_MAX && client->send_error == 0;
     struct slice message;
 
-    if (lines_end(&client->lines, &message) && on_message(client, message) < 0) {
+    client->input_ended = true;
+    client_hear(client, &server.mute);
+    if (may_have_tail && lines_end(&client->lines, &message) &&
+        on_message(client, message) < 0) {
         client_close(client, "out of memory");
-        return;
+    } else if (client->deaf) {
+        client_close(client, client->send_error != 0 ? strerror(client->send_error)
+                                                     : "server stopping");
+    } else {
+        if (client->end == UINT64_MAX)
+            client->end = feed_end(&server.feed);
+        client_watch(client, client->interest & ~EVLOOP_READ);
+        if (client->fd >= 0)
+            client_flush(client);
     }
-    client->end = feed_end(&server.feed);
-    client_watch(client, client->interest & ~EVLOOP_READ);
-    if (client->fd >= 0)
-        client_flush(client);
 }
 
-/* One read an event: what is left is reported again, after the others had their turn. */
+/* Reads no more from the client for a moment. What it sends waits in its own socket. */
+static void client_pause(struct client *client)
+{
+    client_hear(client, &server.paused);
+    client_watch(client, client->interest & ~EVLOOP_READ);
+}
+
+/*
+ * Like recv(2), but takes no more messages than the client may say now; the rest stays in
+ * the socket. If that is none, the client is paused, and the answer is EAGAIN.
+ */
+static ssize_t client_recv(struct client *client, char bytes[READ_MAX])
+{
+    bool limited = server.options.rate > 0 && !server.stopping;
+    size_t allowed = rate_allows(server.rate, client->rate_full_at, server.now);
+    ssize_t n;
+
+    if (limited && allowed == 0) {
+        client_pause(client);
+        errno = EAGAIN;
+        return -1;
+    }
+    n = recv(client->fd, bytes, READ_MAX, limited ? MSG_PEEK : 0);
+    if (n <= 0 || !limited)
+        return n;
+    return recv(client->fd, bytes, lines_fit(&client->lines, bytes, (size_t)n, allowed),
+                0);
+}
+
+/* One read per event: what is left is reported again, after the others had their turn. */
 static void on_readable(struct client *client)
 {
     char bytes[READ_MAX];
-    ssize_t n = recv(client->fd, bytes, sizeof bytes, 0);
+    ssize_t n = client_recv(client, bytes);
 
-    if (n > 0)
+    if (n > 0 && client->end == UINT64_MAX)
         on_bytes(client, bytes, (size_t)n);
-    else if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return; /* nothing has come yet: the loop will tell */
-    else if (n == 0 && client->end == UINT64_MAX)
+    else if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+        return; /* too late, since we are stopping; or nothing has come yet */
+    else if (n == 0 && !client->input_ended)
         on_end(client);
     else /* an error, or a hang-up after the end */
         client_close(client, strerror(n == 0 ? ECONNRESET : errno));
-}
-
-/* The first signal lets slow readers catch up for a moment; a second one ends that. */
-static void on_signal(void *owner, int ready)
-{
-    char bytes[16];
-    ssize_t n = read(server.signals[0], bytes, sizeof bytes);
-
-    (void)owner;
-    (void)ready;
-    if (n <= 0)
-        return;
-    server.stop_at = server.now + (server.stop_at == 0 && n == 1 ? DRAIN_MS : 0);
-    listeners_watch(0);
-    server.accept_at = 0;
-    while (server.listeners_count > 0)
-        close(server.listeners[--server.listeners_count].fd);
 }
 
 static void on_client(void *owner, int ready)
 {
     struct client *client = owner;
 
-    if (client->fd >= 0 && ready & EVLOOP_WRITE)
+    if (client->fd >= 0 && ready & EVLOOP_WRITE && !client->deaf)
         client_flush(client);
-    if (client->fd >= 0 && ready & EVLOOP_READ)
+    /* epoll reports a hang-up whatever the interest: not so in a pause. */
+    if (client->fd >= 0 && ready & EVLOOP_READ &&
+        (client->interest & EVLOOP_READ || client->input_ended))
         on_readable(client);
 }
+
+/* ---- newcomers ---- */
+
+/* Tells a newcomer that there is no place for it. */
+static void client_refuse(int fd, const struct endpoint *endpoint, const char *reason)
+{
+    log_event("refused connection: %s (%s)", endpoint->text, reason);
+    net_farewell(fd, SERVER_FULL, sizeof SERVER_FULL - 1);
+}
+
+/* Makes a client of a connection that has just been accepted, and greets it. */
+static void client_open(int fd, const struct endpoint *endpoint, struct address *address)
+{
+    struct client *client = calloc(1, sizeof *client);
+
+    if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
+        evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
+        log_event("refused connection: %s (%s)", endpoint->text, strerror(errno));
+        if (address != NULL)
+            addresses_leave(&server.addresses, address);
+        free(client);
+        close(fd);
+        return;
+    }
+    log_event("accepted connection: %s", endpoint->text);
+    client->watched.on_event = on_client;
+    client->fd = fd;
+    client->interest = EVLOOP_READ;
+    client->end = UINT64_MAX;
+    client->address = address;
+    client->endpoint = *endpoint;
+    cursor_open(&server.feed, &client->cursor);
+    timeout_begin(&server.speakers, &client->by_heard, server.now);
+    timeout_begin(&server.flowing, &client->by_moved, server.now);
+    server.clients_count++;
+    client_flush(client);
+}
+
+static void client_admit(int fd, const struct sockaddr_storage *from)
+{
+    const size_t max = server.options.neighbours;
+    struct endpoint endpoint = endpoint_make(from);
+    struct address *address = NULL;
+
+    if (server.clients_count >= server.options.clients_max)
+        client_refuse(fd, &endpoint, "server full");
+    else if (max < SIZE_MAX &&
+             (address = addresses_enter(&server.addresses, from, max)) == NULL)
+        client_refuse(fd, &endpoint,
+                      errno == EUSERS ? "too many from its address" : strerror(errno));
+    else
+        client_open(fd, &endpoint, address);
+}
+
+/* ---- deadlines ---- */
 
 /* Disconnects a client whose time is over. */
 static void client_expire(struct client *client, const char *what, int64_t ms)
@@ -415,150 +464,151 @@ static void client_expire(struct client *client, const char *what, int64_t ms)
     client_close(client, reason);
 }
 
-/* Those whose time is over are first in their lists, so nobody else is looked at. */
-static void deadlines_check(void)
+static void idle_check(int64_t now)
 {
-    const int64_t idle = server.options.idle_ms, stall = server.options.stall_ms;
+    struct client *client;
 
-    while (idle > 0 && !list_empty(&server.clients)) {
-        struct client *client = LIST_OWNER(server.clients.next, struct client, by_heard);
-        if (server.now < client->heard + idle)
-            break;
-        client_expire(client, "idle", idle);
-    }
-    while (stall > 0 && !list_empty(&server.stalled)) {
-        struct client *client = LIST_OWNER(server.stalled.next, struct client, by_moved);
-        if (server.now < client->moved + stall)
-            break;
-        client_expire(client, "took no byte", stall);
-    }
-    if (server.accept_at > 0 && server.now >= server.accept_at)
-        listeners_watch(EVLOOP_READ);
+    while ((client = heard(timeouts_due(&server.speakers, now))) != NULL)
+        client_expire(client, "idle", server.speakers.ms);
 }
 
-static int64_t sooner(int64_t a, int64_t b)
+static void stalled_check(int64_t now)
 {
-    return a < b ? a : b;
+    struct client *client;
+
+    while ((client = moved(timeouts_due(&server.stalled, now))) != NULL) {
+        /* The system does not tell of a little room. */
+        if (net_unacknowledged(client->fd) < client->unacknowledged)
+            client_stall(client, true);
+        else
+            client_expire(client, "took no byte", server.stalled.ms);
+    }
+}
+
+/* Lets those speak again whose pause is over. */
+static void paused_check(void)
+{
+    struct client *client;
+
+    while ((client = heard(timeouts_due(&server.paused, server.now))) != NULL) {
+        client_hear(client, &server.speakers);
+        client_watch(client, client->interest | EVLOOP_READ);
+    }
+}
+
+/*
+ * A client is judged by what the kernel holds for it, not by when we come to look: we may
+ * have been stopped ourselves. So its time must have been over when a round of waits
+ * began, in which all had their turn. A batch that is not full ends a round, and so do as
+ * many events as there are to report, since the loop lets nobody have two turns before
+ * others had one.
+ */
+static void deadlines_check(int events)
+{
+    server.round_events += (size_t)events;
+    if (events < EVLOOP_BATCH || server.round_events > 2 * server.clients_count) {
+        stalled_check(server.round_began);
+        idle_check(server.round_began);
+        server.round_events = 0;
+    }
+    paused_check();
+    listeners_check(&server.listeners);
 }
 
 /* How long the loop may sleep: milliseconds until the first deadline, or -1. */
 static int sleep_ms(void)
 {
-    const int64_t idle = server.options.idle_ms, stall = server.options.stall_ms;
-    int64_t next = INT64_MAX;
+    int64_t next = listeners_next(&server.listeners);
 
-    if (idle > 0 && !list_empty(&server.clients))
-        next = LIST_OWNER(server.clients.next, struct client, by_heard)->heard + idle;
-    if (stall > 0 && !list_empty(&server.stalled))
-        next =
-            sooner(next, LIST_OWNER(server.stalled.next, struct client, by_moved)->moved +
-                             stall);
-    if (server.accept_at > 0)
-        next = sooner(next, server.accept_at);
+    next = sooner(next, timeouts_next(&server.speakers));
+    next = sooner(next, timeouts_next(&server.paused));
+    next = sooner(next, timeouts_next(&server.stalled));
     if (server.stop_at > 0)
         next = sooner(next, server.stop_at);
-    if (server.log_waits)
-        next = sooner(next, server.now + LOG_RETRY_MS);
+    if (server.log_retry_ms >= 0)
+        next = sooner(next, server.now + server.log_retry_ms);
     if (next == INT64_MAX)
         return -1;
     return next <= server.now ? 0 : (int)sooner(next - server.now, INT_MAX);
 }
 
-/* Raises the limit of descriptors and returns how many clients there may be. */
-static size_t clients_limit(void)
-{
-    struct rlimit limit;
+/* ---- the server ---- */
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        err(1, "getrlimit");
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) {
-        /* macOS names infinity for a limit, and refuses it. */
-        limit.rlim_cur = DESCRIPTORS_MACOS;
-        if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-            err(1, "setrlimit");
+/* The first signal lets slow readers catch up for a moment; a second one ends that. */
+static void on_signal(void *owner, int ready)
+{
+    enum process_signal signal = process_signal();
+
+    (void)owner;
+    (void)ready;
+    if (signal == PROCESS_END)
+        server.stop_at = server.now;
+    else if (signal == PROCESS_STOP && server.stop_at == 0)
+        server.stop_at = server.now + DRAIN_MS;
+}
+
+/* Takes no more newcomers and messages. Everybody still gets all that has been said. */
+static void server_stop(void)
+{
+    struct client *client;
+
+    server.stopping = true;
+    listeners_close(&server.listeners);
+    while ((client = heard(timeouts_first(&server.paused))) != NULL ||
+           (client = heard(timeouts_first(&server.speakers))) != NULL) {
+        client_hear(client, &server.mute);
+        client->end = feed_end(&server.feed);
+        client_watch(client, client->interest | EVLOOP_READ);
     }
-    if (limit.rlim_cur <= DESCRIPTORS_KEPT)
-        errx(1, "a limit of %llu descriptors is too low",
-             (unsigned long long)limit.rlim_cur);
-    return (size_t)limit.rlim_cur - DESCRIPTORS_KEPT;
-}
-
-static void signal_handle(int signal)
-{
-    int saved = errno;
-
-    (void)signal;
-    (void)!write(server.signals[1], "", 1); /* full: enough signals wait there already */
-    errno = saved;
-}
-
-/* Lets the loop hear of signals, also of one that comes just before it goes to sleep. */
-static void signals_open(void)
-{
-    struct sigaction action = {.sa_handler = signal_handle, .sa_flags = SA_RESTART};
-
-    signal(SIGPIPE, SIG_IGN); /* to send to a departed client is just an error */
-    if (pipe(server.signals) < 0)
-        err(1, "pipe");
-    if (fcntl(server.signals[0], F_SETFL, O_NONBLOCK) < 0 ||
-        fcntl(server.signals[1], F_SETFL, O_NONBLOCK) < 0)
-        err(1, "fcntl");
-    server.watched.on_event = on_signal;
-    if (evloop_add(server.loop, server.signals[0], EVLOOP_READ, &server.watched) < 0)
-        err(1, "evloop_add");
-    if (sigaction(SIGINT, &action, NULL) < 0 || sigaction(SIGTERM, &action, NULL) < 0)
-        err(1, "sigaction");
-}
-
-static void listeners_open(void)
-{
-    int fds[LISTENERS_MAX];
-
-    server.listeners_count = net_listen(server.options.address, server.options.port, fds);
-    for (size_t i = 0; i < server.listeners_count; i++) {
-        struct sockaddr_storage address = net_address(fds[i]);
-        struct endpoint endpoint = endpoint_make(&address);
-        server.listeners[i].watched.on_event = on_connection;
-        server.listeners[i].fd = fds[i];
-        log_event("listening on %s", endpoint.text);
-    }
-    listeners_watch(EVLOOP_READ);
-}
-
-static void server_open(int argc, char **argv)
-{
-    size_t limit;
-
-    server.options = options_parse(argc, argv);
-    limit = clients_limit();
-    if (server.options.clients_max > limit)
-        server.options.clients_max = limit;
-    list_init(&server.clients);
-    list_init(&server.flowing);
-    list_init(&server.stalled);
-    list_init(&server.closed);
-    if (feed_open(&server.feed) < 0)
-        err(1, "malloc");
-    if ((server.loop = evloop_open()) < 0)
-        err(1, "evloop_open");
-    server.now = clock_ms();
-    signals_open();
-    listeners_open();
+    clients_flush();
 }
 
 static bool server_stopped(void)
 {
     return server.stop_at > 0 &&
-           (list_empty(&server.stalled) || server.now >= server.stop_at);
+           (server.clients_count == 0 || server.now >= server.stop_at);
+}
+
+static void server_open(int argc, char **argv)
+{
+    process_open();
+    server.options = options_parse(argc, argv);
+    server.options.clients_max = process_clients(server.options.clients_max);
+    server.rate = rate_make(server.options.rate);
+    log_open();
+    timeouts_init(&server.flowing, 0);
+    timeouts_init(&server.stalled, server.options.stall_ms);
+    timeouts_init(&server.deaf, 0);
+    timeouts_init(&server.closed, 0);
+    timeouts_init(&server.speakers, server.options.idle_ms);
+    timeouts_init(&server.paused, rate_pause_ms(server.rate));
+    timeouts_init(&server.mute, 0);
+    if (feed_open(&server.feed) < 0 || addresses_open(&server.addresses) < 0)
+        err(1, "malloc");
+    if ((server.loop = evloop_open()) < 0)
+        err(1, "evloop_open");
+    server.now = clock_ms();
+    server.signals = process_signals();
+    server.watched.on_event = on_signal;
+    if (evloop_add(server.loop, server.signals, EVLOOP_READ, &server.watched) < 0)
+        err(1, "evloop_add");
+    server.listeners.on_newcomer = client_admit;
+    server.listeners.loop = server.loop;
+    server.listeners.now = &server.now;
+    listeners_open(&server.listeners, server.options.address, server.options.port);
+    server.log_retry_ms = log_flush();
 }
 
 /* One batch of events: read and accept; then send, once to each client; then the rest. */
 static void server_turn(void)
 {
     struct evloop_event events[EVLOOP_BATCH];
-    int n = evloop_wait(server.loop, events, EVLOOP_BATCH, sleep_ms());
+    int n;
 
+    server.now = clock_ms();
+    if (server.round_events == 0)
+        server.round_began = server.now;
+    n = evloop_wait(server.loop, events, EVLOOP_BATCH, sleep_ms());
     if (n < 0)
         err(1, "evloop_wait");
     server.now = clock_ms();
@@ -568,29 +618,44 @@ static void server_turn(void)
         if (feed_end(&server.feed) - server.flushed >= FLUSH_MAX)
             clients_flush();
     }
+    if (server.stop_at > 0 && !server.stopping)
+        server_stop();
     if (feed_end(&server.feed) != server.flushed)
         clients_flush();
-    deadlines_check();
+    deadlines_check(n);
     clients_free();
-    server.log_waits = log_flush();
+    server.log_retry_ms = log_flush();
+}
+
+/* Gives the log's reader a second. Another signal ends that. */
+static void log_drain(int64_t until)
+{
+    struct pollfd signals = {.fd = server.signals, .events = POLLIN};
+    int retry_ms;
+
+    while ((retry_ms = log_flush()) >= 0 && clock_ms() < until &&
+           process_signal() != PROCESS_END)
+        poll(&signals, 1, retry_ms);
 }
 
 static void server_close(void)
 {
-    while (!list_empty(&server.clients))
-        client_close(LIST_OWNER(server.clients.next, struct client, by_heard),
-                     "server stopping");
+    struct client *client;
+    int64_t until = clock_ms() + DRAIN_MS;
+
+    log_drain(until); /* the last lines are those that a reader looks for */
+    while ((client = heard(timeouts_first(&server.mute))) != NULL)
+        client_close(client, "server stopping");
     clients_free();
     feed_close(&server.feed);
+    addresses_close(&server.addresses);
     close(server.loop);
-    while (log_flush() && clock_ms() < server.stop_at) /* its reader has that time, too */
-        poll(NULL, 0, LOG_RETRY_MS);
+    log_drain(until);
 }
 
 int main(int argc, char **argv)
 {
     server_open(argc, argv);
-    server.log_waits = log_flush();
     while (!server_stopped())
         server_turn();
     server_close();

@@ -56,6 +56,26 @@ int lines_next(struct lines *lines, struct slice *input, struct slice *message)
     return 0;
 }
 
+size_t lines_fit(const struct lines *lines, const char *bytes, size_t len, size_t max)
+{
+    size_t begun = lines->len, at = 0;
+
+    for (; at < len && max > 0; max--) {
+        size_t room = MESSAGE_MAX - begun;
+        size_t seen = len - at > room ? room + 1 : len - at;
+        const char *newline = memchr(bytes + at, '\n', seen);
+
+        if (newline != NULL)
+            at = (size_t)(newline - bytes) + 1;
+        else if (seen <= room)
+            return len;
+        else
+            at += max == 1 ? room + 1 : room; /* the byte behind shows that it is one */
+        begun = 0;
+    }
+    return at;
+}
+
 bool lines_end(struct lines *lines, struct slice *message)
 {
     *message = (struct slice){lines->begun, lines->len};

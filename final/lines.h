@@ -8,7 +8,7 @@
  *
  * Interface: start with a struct lines of zeros; hand every read to lines_next() until it
  * returns 0; lines_end() tells what is left at end of file; lines_close() releases the
- * memory. Memory is held only while a message is incomplete. No sockets, no log: see
+ * memory. lines_fit() looks ahead. Memory is held only while a message is incomplete. No sockets, no log: see
  * chatsrv.c.
  */
 #ifndef LINES_H
@@ -36,6 +36,12 @@ struct lines {
  * kept); -1 with errno ENOMEM when that could not be kept.
  */
 int lines_next(struct lines *lines, struct slice *input, struct slice *message);
+
+/*
+ * How many of len more bytes of input to take, so that lines_next() then gives at most
+ * max messages (max > 0): all of them, or up to the end of the last one.
+ */
+size_t lines_fit(const struct lines *lines, const char *bytes, size_t len, size_t max);
 
 /* At end of file: was there a last message without a newline? Sets message if so. */
 bool lines_end(struct lines *lines, struct slice *message);

@@ -1,16 +1,24 @@
 /*
- * log - one line an event on standard output, which can never hold up the server
+ * log - one line per event on standard output, which never holds up the server
  *
  * Lines collect in a buffer and leave with log_flush(), once per round of the event loop.
- * Is nobody reading them, the buffer fills; then whole lines are dropped, and once there
- * is room again a line says how many. Text from the network is shown in its visible form
- * (utf8.h), so that nobody can forge a line.
+ * If nobody reads them, the buffer fills; then whole lines are dropped, and the next line
+ * that can be written says how many. A full disk is waited for in the same way. Text from
+ * the network is shown in its visible form (utf8.h), so that nobody can forge a line.
+ *
+ * Nothing here waits, and no flag of a descriptor that others share is changed: a
+ * terminal or pipe is opened a second time for that. What may still wait: a file on a
+ * disk or network drive that does not answer, and a pipe that another program writes to
+ * as well, where the system cannot open it again (macOS, the BSDs).
  */
 #ifndef LOG_H
 #define LOG_H
 
 #include <stdbool.h>
 #include <stddef.h>
+
+/* Finds out what standard output is. Call it once, before the first line is flushed. */
+void log_open(void);
 
 /* Logs a line of the server's own words, in printf(3)'s format, without the newline. */
 #if defined(__GNUC__)
@@ -21,7 +29,10 @@ void log_event(const char *format, ...);
 /* Logs a message and who sent it. */
 void log_message(const char *sender, const char *text, size_t len);
 
-/* Writes what can be written without blocking. Returns whether some is left. */
-bool log_flush(void);
+/*
+ * Writes what can be written without waiting. Returns in how many milliseconds to call it
+ * again, since some is left: 1, doubling to 100; -1: nothing is, or nobody will read it.
+ */
+int log_flush(void);
 
 #endif

@@ -12,7 +12,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+enum { UNSENT_MAX = 64 * 1024 }; /* bytes that wait in the kernel to be sent */
 
 static in_port_t *port_of(struct sockaddr_storage *address)
 {
@@ -47,12 +50,25 @@ struct sockaddr_storage net_address(int fd)
     return address;
 }
 
-static void option_set(int fd, int level, int option)
+static void option_set(int fd, int level, int option, int value, const char *name)
 {
-    int on = 1;
+    if (setsockopt(fd, level, option, &value, sizeof value) < 0)
+        err(1, "setsockopt %s", name);
+}
 
-    if (setsockopt(fd, level, option, &on, sizeof on) < 0)
-        err(1, "setsockopt");
+/* A peer that has vanished without a word is noticed after 60 + 5 * 10 seconds. */
+static void keepalive_set(int fd)
+{
+    option_set(fd, SOL_SOCKET, SO_KEEPALIVE, 1, "SO_KEEPALIVE");
+#if defined(TCP_KEEPIDLE)
+    option_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60, "TCP_KEEPIDLE");
+#elif defined(TCP_KEEPALIVE) /* macOS */
+    option_set(fd, IPPROTO_TCP, TCP_KEEPALIVE, 60, "TCP_KEEPALIVE");
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+    option_set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10, "TCP_KEEPINTVL");
+    option_set(fd, IPPROTO_TCP, TCP_KEEPCNT, 5, "TCP_KEEPCNT");
+#endif
 }
 
 /*
@@ -69,13 +85,21 @@ static int listener_open(const struct sockaddr_storage *address, socklen_t len)
         return -1;
     if (fd < 0)
         err(1, "socket");
-    /* Else the port stays taken for minutes by connections that the last run closed. */
-    option_set(fd, SOL_SOCKET, SO_REUSEADDR);
-    option_set(fd, SOL_SOCKET, SO_KEEPALIVE); /* to notice clients that vanished */
-    option_set(fd, IPPROTO_TCP,
-               TCP_NODELAY); /* small messages are not to wait for more */
+    /* Otherwise connections that the last run closed keep the port taken for minutes. */
+    option_set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
+    /* Small messages are not to wait for more. */
+    option_set(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY");
+    /* IPv4 has a listener of its own. */
     if (address->ss_family == AF_INET6)
-        option_set(fd, IPPROTO_IPV6, IPV6_V6ONLY); /* IPv4 has a listener of its own */
+        option_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");
+    keepalive_set(fd);
+#ifdef TCP_NOTSENT_LOWAT
+    /*
+     * Linux says that there is room only when a third of the send buffer is free, which
+     * may be a megabyte: room is to come in small steps, and little is to wait there.
+     */
+    option_set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_MAX, "TCP_NOTSENT_LOWAT");
+#endif
     if (bind(fd, (const struct sockaddr *)address, len) < 0) {
         if (errno != EADDRNOTAVAIL)
             err(1, "bind %s", endpoint.text);
@@ -83,10 +107,58 @@ static int listener_open(const struct sockaddr_storage *address, socklen_t len)
         errno = EADDRNOTAVAIL;
         return -1;
     }
-    /* A newcomer may be gone again by the time of accept(), which would then block. */
-    if (listen(fd, SOMAXCONN) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+    if (listen(fd, SOMAXCONN) < 0)
         err(1, "listen %s", endpoint.text);
+    /* A newcomer may be gone again by the time of accept(), which would then block. */
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+        err(1, "fcntl");
     return fd;
+}
+
+/* A host may be listed twice with one address, in /etc/hosts for instance. */
+static bool is_repeated(const struct addrinfo *found, const struct addrinfo *at)
+{
+    for (; found != at; found = found->ai_next)
+        if (found->ai_addrlen == at->ai_addrlen &&
+            memcmp(found->ai_addr, at->ai_addr, at->ai_addrlen) == 0)
+            return true;
+    return false;
+}
+
+ssize_t net_send(int fd, struct iovec pieces[2])
+{
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
+
+    if (pieces[1].iov_len == 0) /* a bit cheaper */
+        return send(fd, pieces[0].iov_base, pieces[0].iov_len, 0);
+    return sendmsg(fd, &message, 0);
+}
+
+void net_farewell(int fd, const char *text, size_t len)
+{
+    char unread[4096];
+
+    /* Closed with bytes unread, the connection would be reset before the peer reads. */
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) == 0 && send(fd, text, len, 0) > 0 &&
+        shutdown(fd, SHUT_WR) == 0)
+        (void)recv(fd, unread, sizeof unread, 0);
+    close(fd);
+}
+
+size_t net_unacknowledged(int fd)
+{
+    int len = 0;
+
+#if defined(__linux__)
+    (void)ioctl(fd, TIOCOUTQ, &len);
+#elif defined(FIONWRITE)
+    (void)ioctl(fd, FIONWRITE, &len);
+#elif defined(SO_NWRITE) /* macOS */
+    (void)getsockopt(fd, SOL_SOCKET, SO_NWRITE, &len, &(socklen_t){sizeof len});
+#else
+    (void)fd;
+#endif
+    return len > 0 ? (size_t)len : 0;
 }
 
 size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX])
@@ -101,6 +173,8 @@ size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX])
         errx(1, "%s: %s", host != NULL ? host : port, gai_strerror(error));
     for (struct addrinfo *at = found; at != NULL && count < LISTENERS_MAX;
          at = at->ai_next) {
+        if (is_repeated(found, at))
+            continue;
         memcpy(&address, at->ai_addr, at->ai_addrlen);
         if (count > 0)
             *port_of(&address) = *port_of(&first);

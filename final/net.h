@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 enum { LISTENERS_MAX = 8 }; /* addresses that one host name may stand for */
 
@@ -29,6 +30,18 @@ struct endpoint endpoint_make(const struct sockaddr_storage *address);
  * error.
  */
 size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX]);
+
+/* Sends two pieces, of which the second may be empty, with one call: see send(2). */
+ssize_t net_send(int fd, struct iovec pieces[2]);
+
+/* Sends a last text on a new connection, without waiting, and closes it. */
+void net_farewell(int fd, const char *text, size_t len);
+
+/*
+ * How many bytes the socket's peer has not acknowledged yet. It falls as soon as the peer
+ * takes any; 0 on a system that does not say.
+ */
+size_t net_unacknowledged(int fd);
 
 /* Returns a socket's own address. */
 struct sockaddr_storage net_address(int fd);

@@ -2,6 +2,7 @@
  * options - see options.h. Systems: Linux, macOS and the BSDs.
  */
 #include "options.h"
+#include "rate.h"
 
 #include <err.h>
 #include <errno.h>
@@ -11,14 +12,18 @@
 #include <unistd.h>
 
 static const char USAGE[] =
-    "usage: chatsrv [-hn] [-l address] [-t seconds] [-s seconds] [-b bytes] [-c clients] "
-    "[port]\n"
+    "usage: chatsrv [-hnq] [-l address] [-t seconds] [-s seconds] [-b bytes] "
+    "[-c clients] [-i clients] [-r messages] [port]\n"
     "  -l address  listen there only (by default at all of this machine's addresses)\n"
     "  -t seconds  disconnect a client that sends nothing for so long (0: never)\n"
     "  -s seconds  disconnect a client that takes no byte for so long (60; 0: never)\n"
-    "  -b bytes    disconnect a client that lags more than so far behind (16777216)\n"
+    "  -b bytes    disconnect a client that lags farther behind than this (16777216)\n"
     "  -c clients  serve at most so many (by default as many as descriptors allow)\n"
+    "  -i clients  serve at most so many from one address (an IPv6 /64 counts as one)\n"
+    "  -r messages take at most so many a second from each client, and ten times as\n"
+    "              many in a burst; what it sends faster waits, and nothing is lost\n"
     "  -n          send messages without the sender's address before them\n"
+    "  -q          leave the texts of messages out of the log\n"
     "  -h          show this text\n"
     "The port is 3100 unless given; 0 stands for any free one.\n";
 
@@ -43,12 +48,15 @@ static void usage(void)
 
 struct options options_parse(int argc, char **argv)
 {
-    struct options options = {
-        .port = "3100", .stall_ms = 60000, .lag_max = 16 << 20, .clients_max = INT_MAX};
+    struct options options = {.port = "3100",
+                              .stall_ms = 60000,
+                              .lag_max = 16 << 20,
+                              .clients_max = SIZE_MAX,
+                              .neighbours = SIZE_MAX};
     int option;
 
     opterr = 0; /* one line is enough: ours */
-    while ((option = getopt(argc, argv, ":hnl:t:s:b:c:")) != -1) {
+    while ((option = getopt(argc, argv, ":hnql:t:s:b:c:i:r:")) != -1) {
         switch (option) {
         case 'l':
             options.address = optarg;
@@ -64,6 +72,15 @@ struct options options_parse(int argc, char **argv)
             break;
         case 'c':
             options.clients_max = (size_t)number_parse("-c", optarg, 1, INT_MAX);
+            break;
+        case 'i':
+            options.neighbours = (size_t)number_parse("-i", optarg, 1, INT_MAX);
+            break;
+        case 'r':
+            options.rate = number_parse("-r", optarg, 1, RATE_MAX);
+            break;
+        case 'q':
+            options.quiet = true;
             break;
         case 'n':
             options.bare = true;

@@ -55,6 +55,7 @@ FINAL = ["chatsrv", "chatcl"]                   # built by final/Makefile
 FOLDERS = {"steps": "../steps/*.c",             # folders of programs, one for each source
            "examples": "../notes/examples/*.c"}
 PROGRAMS = {                                    # the others; all paths are seen from tests/
+    "addresses_test": "unit/addresses_test.c ../final/addresses.c",
     "chatload": "load/chatload*.c",
     "edit_test": "unit/edit_test.c ../final/edit.c ../final/letter.c ../final/utf8.c",
     "evloop_test": "unit/evloop_test.c",
@@ -63,6 +64,7 @@ PROGRAMS = {                                    # the others; all paths are seen
     "kqueue_test": "kqueue/kqueue_test.c",
     "lines_test": "unit/lines_test.c ../final/lines.c",
     "proxy_test": "unit/proxy_test.c ../final/proxy.c",
+    "rate_test": "unit/rate_test.c ../final/rate.c",
     "resp_test": "unit/resp_test.c ../final/resp.c",
     "room_test": "unit/room_test.c ../final/entry.c ../final/origins.c ../final/resp.c"
                  " ../final/url.c",
@@ -114,7 +116,7 @@ def loop_jobs(variant: str) -> Iterator[Job]:
 
 def other_jobs(variant: str) -> Iterator[Job]:
     """And what it has none in."""
-    for name in ("edit", "feed", "lines", "proxy", "resp", "room", "utf8"):
+    for name in ("addresses", "edit", "feed", "lines", "proxy", "rate", "resp", "room", "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
     yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl}"
                                    " python3 tests/system/chatcl_test.py" % variant)

@@ -31,7 +31,8 @@ TARGETS = {
     "proxy": (["proxy"], 300),
     "resp": (["resp"], 2000),
     "edit": (["edit", "letter", "show", "utf8"], 500),
-    "server": (["feed", "lines", "log", "net", "options", "utf8"], 300),
+    "server": (["addresses", "feed", "lines", "listeners", "log", "net", "options", "process",
+                "rate", "utf8"], 300),
 }
 
 

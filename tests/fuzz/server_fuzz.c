@@ -16,6 +16,7 @@
 #include "../../final/feed.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -290,7 +291,7 @@ static void peer_come(struct peer *peer)
     peer->fd = fds[0];
     peer->begin = peer->last_end = feed_end(&server.feed);
     peer->flowed = peer->spoke = script_ms;
-    on_newcomer(fds[1], &address);
+    client_admit(fds[1], &address);
     if (refused)
         refusal_check(peer);
 }
@@ -467,9 +468,14 @@ static void script_end(void)
         REQUIRE(peer->doomed || peer->appeared == peer->due.len);
         peer_reset(peer);
     }
-    REQUIRE(server.clients_count == 0 && list_empty(&server.clients));
-    REQUIRE(list_empty(&server.flowing) && list_empty(&server.stalled));
-    REQUIRE(list_empty(&server.closed));
+    REQUIRE(server.clients_count == 0);
+    REQUIRE(timeouts_first(&server.speakers) == NULL);
+    REQUIRE(timeouts_first(&server.paused) == NULL);
+    REQUIRE(timeouts_first(&server.mute) == NULL);
+    REQUIRE(timeouts_first(&server.flowing) == NULL);
+    REQUIRE(timeouts_first(&server.stalled) == NULL);
+    REQUIRE(timeouts_first(&server.deaf) == NULL);
+    REQUIRE(timeouts_first(&server.closed) == NULL);
 }
 
 static void server_start(void)
@@ -482,8 +488,8 @@ static void server_start(void)
     signal(SIGTERM, SIG_DFL);
     server.options.clients_max = PLACES;
     server.options.lag_max = LAG_MAX;
-    server.options.stall_ms = STALL_S * 1000;
-    server.options.idle_ms = IDLE_S * 1000;
+    server.stalled.ms = STALL_S * 1000;
+    server.speakers.ms = IDLE_S * 1000;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

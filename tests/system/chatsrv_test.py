@@ -174,7 +174,7 @@ class Limits(ChatsrvCase):
         slow.half_close()
         self.expect_farewell(slow, b"took no byte for 2 s")
 
-    @rule(CUT, "look for laggards whenever the feed has grown by a chunk", options="-b 200000")
+    @rule(CUT, "look for laggards whenever the feed has grown by a chunk", options="-q -b 200000")
     def test_overflow_at_once(self):
         """who lags more than -b is found soon: memory is bounded by it"""
         one, = self.join(1)

@@ -172,6 +172,31 @@ static void check_random(unsigned seed)
     }
 }
 
+/* Taken in portions of at most `max` messages, the stream gives the same messages. */
+static void check_fit(unsigned seed, size_t max)
+{
+    static char stream[STREAM_MAX];
+    struct lines lines = {NULL, 0};
+    size_t len, before;
+
+    srand(seed);
+    len = (size_t)rand() % STREAM_MAX;
+    for (size_t i = 0; i < len; i++)
+        stream[i] = rand() % (seed % 2 ? 2000 : 20) ? 'x' : '\n';
+    split_whole(stream, len, &want);
+    got.count = got.bytes = 0;
+    for (size_t at = 0, n; at < len; at += n) {
+        size_t shown = (size_t)rand() % (len - at) + 1;
+        n = lines_fit(&lines, stream + at, shown, max);
+        CHECK(n >= 1 && n <= shown);
+        before = got.count;
+        feed_read(&lines, stream + at, n, &got);
+        CHECK(got.count - before == max || (n == shown && got.count - before < max));
+    }
+    finish(&lines, &got);
+    CHECK(messages_equal(&got, &want));
+}
+
 int main(void)
 {
     check_limit();
@@ -179,5 +204,7 @@ int main(void)
     check_promptness();
     for (unsigned seed = 1; seed <= 100; seed++)
         check_random(seed);
+    for (unsigned seed = 1; seed <= 100; seed++)
+        check_fit(seed, seed % 7 + 1);
     return checks_end();
 }

@@ -1,0 +1,36 @@
+/*
+ * rate - how many messages a client may say: so many a second, and a burst now and then
+ *
+ * A bucket holds what may be said at once, ten seconds' worth. Saying empties it, time
+ * fills it. All of it is one number a client, the time at which its bucket will be full.
+ *
+ * Interface: rate_make(); then, for each client, an int64_t that begins at 0. Pure: the
+ * caller has the clock, in milliseconds.
+ */
+#ifndef RATE_H
+#define RATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { RATE_BURST_S = 10 };      /* so many seconds' worth may come at once */
+enum { RATE_MAX = 1000000 };     /* messages a second: what the clock can tell apart */
+enum { RATE_PAUSE_MIN_MS = 50 }; /* shorter pauses cost more than they even out */
+
+struct rate {
+    int64_t cost_us; /* how long the bucket takes for one message; 0: there is no limit */
+};
+
+/* The rate of so many messages a second, 1 to RATE_MAX; 0: no limit. */
+struct rate rate_make(long messages);
+
+/* How many messages may be said now. */
+size_t rate_allows(struct rate rate, int64_t full_at, int64_t now_ms);
+
+/* Takes a message out of the bucket. Returns the new full_at. */
+int64_t rate_spend(struct rate rate, int64_t full_at, int64_t now_ms);
+
+/* Milliseconds after which an empty bucket allows at least one message. */
+int64_t rate_pause_ms(struct rate rate);
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * addresses_test - clients are counted by address, an IPv6 network as one
+ */
+#include "../../final/addresses.h"
+#include "check.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+
+static struct sockaddr_storage v4(uint32_t host)
+{
+    struct sockaddr_storage address = {.ss_family = AF_INET};
+
+    ((struct sockaddr_in *)(void *)&address)->sin_addr.s_addr = htonl(host);
+    ((struct sockaddr_in *)(void *)&address)->sin_port = (in_port_t)rand();
+    return address;
+}
+
+static struct sockaddr_storage v6(const char *text)
+{
+    struct sockaddr_storage address = {.ss_family = AF_INET6};
+
+    CHECK(inet_pton(AF_INET6, text,
+                    &((struct sockaddr_in6 *)(void *)&address)->sin6_addr) == 1);
+    ((struct sockaddr_in6 *)(void *)&address)->sin6_port = (in_port_t)rand();
+    return address;
+}
+
+static struct address *enter(struct addresses *table, struct sockaddr_storage address,
+                             size_t max)
+{
+    return addresses_enter(table, &address, max);
+}
+
+static void test_max(void)
+{
+    struct addresses table;
+    struct address *one, *two;
+
+    CHECK(addresses_open(&table) == 0);
+    one = enter(&table, v4(0x7f000001), 2);
+    two = enter(&table, v4(0x7f000001), 2);
+    CHECK(one != NULL && one == two);
+    errno = 0;
+    CHECK(enter(&table, v4(0x7f000001), 2) == NULL && errno == EUSERS);
+    CHECK(enter(&table, v4(0x7f000002), 2) != NULL);
+    addresses_leave(&table, one);
+    CHECK(enter(&table, v4(0x7f000001), 2) == one);
+    CHECK(table.count == 2);
+    addresses_close(&table);
+}
+
+static void test_networks(void)
+{
+    struct addresses table;
+    struct address *one;
+
+    CHECK(addresses_open(&table) == 0);
+    one = enter(&table, v6("2001:db8:1:2::1"), 9);
+    CHECK(enter(&table, v6("2001:db8:1:2:ffff:ffff:ffff:ffff"), 9) == one);
+    CHECK(enter(&table, v6("2001:db8:1:3::1"), 9) != one);
+    CHECK(enter(&table, v6("::1"), 9) != enter(&table, v4(0), 9));
+    addresses_close(&table);
+}
+
+/* Many more than places: all are found again, and with the last client each one goes. */
+static void test_growth(void)
+{
+    enum { HOSTS = 5000 };
+    static struct address *entered[HOSTS];
+    struct addresses table;
+
+    CHECK(addresses_open(&table) == 0);
+    for (uint32_t i = 0; i < HOSTS; i++)
+        entered[i] = enter(&table, v4(0x0a000000 + i), 2);
+    CHECK(table.count == HOSTS && table.places_count >= HOSTS);
+    for (uint32_t i = 0; i < HOSTS; i++)
+        CHECK(enter(&table, v4(0x0a000000 + i), 2) == entered[i]);
+    for (int time = 0; time < 2; time++)
+        for (uint32_t i = 0; i < HOSTS; i++)
+            addresses_leave(&table, entered[i]);
+    CHECK(table.count == 0);
+    addresses_close(&table);
+}
+
+int main(void)
+{
+    test_max();
+    test_networks();
+    test_growth();
+    return checks_end();
+}

@@ -1,0 +1,55 @@
+/*
+ * rate_test - a bucket of messages: how many, when
+ */
+#include "../../final/rate.h"
+#include "check.h"
+
+/* Says as many messages as are allowed; returns how many. */
+static long say_all(struct rate rate, int64_t *full_at, int64_t now)
+{
+    long said = 0;
+
+    for (; rate_allows(rate, *full_at, now) > 0; said++)
+        *full_at = rate_spend(rate, *full_at, now);
+    return said;
+}
+
+static void test_no_limit(void)
+{
+    struct rate rate = rate_make(0);
+
+    CHECK(rate_allows(rate, 0, 12345) == SIZE_MAX);
+}
+
+static void test_burst_then_rate(void)
+{
+    struct rate rate = rate_make(5);
+    int64_t full_at = 0, now = 1000000;
+
+    CHECK(say_all(rate, &full_at, now) == 50); /* ten seconds' worth */
+    CHECK(say_all(rate, &full_at, now) == 0);
+    CHECK(say_all(rate, &full_at, now + 199) == 0);
+    CHECK(say_all(rate, &full_at, now + 200) == 1);
+    CHECK(say_all(rate, &full_at, now + 1200) == 5);
+    CHECK(say_all(rate, &full_at, now + 3600000) == 50); /* never more */
+}
+
+static void test_any_rate(void)
+{
+    for (long messages = 1; messages <= RATE_MAX; messages = messages * 3 + 1) {
+        struct rate rate = rate_make(messages);
+        int64_t full_at = 0, now = 77;
+        CHECK(rate_allows(rate, full_at, now) >= (size_t)messages * RATE_BURST_S);
+        full_at = now * 1000 + (int64_t)RATE_BURST_S * 1000000; /* empty */
+        CHECK(rate_allows(rate, full_at, now) == 0);
+        CHECK(rate_allows(rate, full_at, now + rate_pause_ms(rate)) >= 1);
+    }
+}
+
+int main(void)
+{
+    test_no_limit();
+    test_burst_then_rate();
+    test_any_rate();
+    return checks_end();
+}
