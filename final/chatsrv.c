@@ -10,6 +10,7 @@
  * Systems: Linux (epoll), macOS and BSD (kqueue)
  */
 #include "addresses.h"
+#include "arrivals.h"
 #include "evloop.h"
 #include "feed.h"
 #include "lines.h"
@@ -48,8 +49,9 @@ static struct {
     struct watched watched; /* the signals: */
     int signals;            /* process_signals() */
     struct listeners listeners;
-    struct feed feed; /* what all clients are sent */
-    uint64_t flushed; /* where the feed ended when it was last sent to all */
+    struct arrivals arrivals; /* with -p: those whose PROXY header has not come yet */
+    struct feed feed;         /* what all clients are sent */
+    uint64_t flushed;         /* where the feed ended when it was last sent to all */
 
     /* Each client is in one of these, by what it is sent: */
     struct timeouts flowing; /* it has all of the feed */
@@ -437,6 +439,12 @@ static void client_open(int fd, const struct endpoint *endpoint, struct address 
     client_flush(client);
 }
 
+/* With -p, behind a proxy: the client comes when its header has come. */
+static void on_connection(int fd, const struct sockaddr_storage *from)
+{
+    arrivals_add(&server.arrivals, fd, from);
+}
+
 static void client_admit(int fd, const struct sockaddr_storage *from)
 {
     const size_t max = server.options.neighbours;
@@ -509,6 +517,7 @@ static void deadlines_check(int events)
     if (events < EVLOOP_BATCH || server.round_events > 2 * server.clients_count) {
         stalled_check(server.round_began);
         idle_check(server.round_began);
+        arrivals_check(&server.arrivals, server.round_began);
         server.round_events = 0;
     }
     paused_check();
@@ -520,6 +529,7 @@ static int sleep_ms(void)
 {
     int64_t next = listeners_next(&server.listeners);
 
+    next = sooner(next, arrivals_next(&server.arrivals));
     next = sooner(next, timeouts_next(&server.speakers));
     next = sooner(next, timeouts_next(&server.paused));
     next = sooner(next, timeouts_next(&server.stalled));
@@ -554,6 +564,7 @@ static void server_stop(void)
 
     server.stopping = true;
     listeners_close(&server.listeners);
+    arrivals_close(&server.arrivals);
     while ((client = heard(timeouts_first(&server.paused))) != NULL ||
            (client = heard(timeouts_first(&server.speakers))) != NULL) {
         client_hear(client, &server.mute);
@@ -592,7 +603,11 @@ static void server_open(int argc, char **argv)
     server.watched.on_event = on_signal;
     if (evloop_add(server.loop, server.signals, EVLOOP_READ, &server.watched) < 0)
         err(1, "evloop_add");
-    server.listeners.on_newcomer = client_admit;
+    server.arrivals.on_newcomer = client_admit;
+    server.arrivals.loop = server.loop;
+    server.arrivals.now = &server.now;
+    arrivals_open(&server.arrivals);
+    server.listeners.on_newcomer = server.options.proxied ? on_connection : client_admit;
     server.listeners.loop = server.loop;
     server.listeners.now = &server.now;
     listeners_open(&server.listeners, server.options.address, server.options.port);

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static const char USAGE[] =
-    "usage: chatsrv [-hnq] [-l address] [-t seconds] [-s seconds] [-b bytes] "
+    "usage: chatsrv [-hnpq] [-l address] [-t seconds] [-s seconds] [-b bytes] "
     "[-c clients] [-i clients] [-r messages] [port]\n"
     "  -l address  listen there only (by default at all of this machine's addresses)\n"
     "  -t seconds  disconnect a client that sends nothing for so long (0: never)\n"
@@ -23,6 +23,7 @@ static const char USAGE[] =
     "  -r messages take at most so many a second from each client, and ten times as\n"
     "              many in a burst; what it sends faster waits, and nothing is lost\n"
     "  -n          send messages without the sender's address before them\n"
+    "  -p          expect a PROXY header (version 1 or 2) before each connection\n"
     "  -q          leave the texts of messages out of the log\n"
     "  -h          show this text\n"
     "The port is 3100 unless given; 0 stands for any free one.\n";
@@ -56,7 +57,7 @@ struct options options_parse(int argc, char **argv)
     int option;
 
     opterr = 0; /* one line is enough: ours */
-    while ((option = getopt(argc, argv, ":hnql:t:s:b:c:i:r:")) != -1) {
+    while ((option = getopt(argc, argv, ":hnpql:t:s:b:c:i:r:")) != -1) {
         switch (option) {
         case 'l':
             options.address = optarg;
@@ -78,6 +79,9 @@ struct options options_parse(int argc, char **argv)
             break;
         case 'r':
             options.rate = number_parse("-r", optarg, 1, RATE_MAX);
+            break;
+        case 'p':
+            options.proxied = true;
             break;
         case 'q':
             options.quiet = true;

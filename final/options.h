@@ -15,6 +15,7 @@ struct options {
     const char *address; /* where to listen; NULL: at all of this machine's addresses */
     const char *port;
     bool bare;          /* send messages without the sender's address */
+    bool proxied;       /* each connection begins with a PROXY header */
     bool quiet;         /* leave the texts of messages out of the log */
     int64_t idle_ms;    /* how long a client may send nothing; 0: for ever */
     int64_t stall_ms;   /* how long it may take nothing while bytes wait; 0: for ever */

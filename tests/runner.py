@@ -109,6 +109,8 @@ def loop_jobs(variant: str) -> Iterator[Job]:
               tests="Stages Sources Senders Resources")
     yield Job(f"examples {variant}", "EXAMPLES={%s/examples} python3 tests/system/examples_test.py"
                                      % variant)
+    yield Job(f"proxy header {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+                                         " python3 tests/system/proxy_test.py" % variant)
     yield Job(f"model {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
                                   " python3 tests/system/model_test.py" % variant)
     yield Job(f"evloop {variant}", "{%s/evloop_test}" % variant)

@@ -31,8 +31,8 @@ TARGETS = {
     "proxy": (["proxy"], 300),
     "resp": (["resp"], 2000),
     "edit": (["edit", "letter", "show", "utf8"], 500),
-    "server": (["addresses", "feed", "lines", "listeners", "log", "net", "options", "process",
-                "rate", "utf8"], 300),
+    "server": (["addresses", "arrivals", "feed", "lines", "listeners", "log", "net",
+                "options", "process", "proxy", "rate", "utf8"], 300),
 }
 
 

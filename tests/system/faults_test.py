@@ -35,7 +35,8 @@ CC = shlex.split(os.environ.get("CC") or "cc")
 CFLAGS = shlex.split(os.environ.get("CFLAGS")
                      or "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all")
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(1 << 32))
-MODULES = ("chatsrv addresses feed lines listeners log net options process rate utf8").split()
+MODULES = ("chatsrv addresses arrivals feed lines listeners log net options process proxy rate"
+           " utf8").split()
 
 # Nobody may notice these: they cost some time, that is all.
 HARMLESS = ("recv:short:300 recv:EINTR:100 recv:EAGAIN:200 send:short:300 send:EINTR:100 "

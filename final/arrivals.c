@@ -1,0 +1,125 @@
+/*
+ * arrivals - see arrivals.h. Systems: Linux, macOS and the BSDs.
+ */
+#include "arrivals.h"
+#include "evloop.h"
+#include "log.h"
+#include "proxy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HEADER_MS = 5000 };  /* how long a header may take */
+enum { HEADER_READ = 512 }; /* bytes at a time; most headers are shorter */
+
+struct arrival {
+    struct watched watched;
+    struct arrivals *all;
+    int fd;
+    struct timeout timeout; /* in all->waiting */
+    struct sockaddr_storage from;
+    struct endpoint endpoint; /* from as text */
+    struct proxy proxy;
+};
+
+/* Ends the wait for a header. The connection stays open. */
+static void arrival_free(struct arrival *arrival)
+{
+    evloop_del(arrival->all->loop, arrival->fd, EVLOOP_READ);
+    timeout_end(&arrival->timeout);
+    free(arrival);
+}
+
+static void arrival_close(struct arrival *arrival, const char *reason)
+{
+    int fd = arrival->fd;
+
+    log_event("refused connection: %s (%s)", arrival->endpoint.text, reason);
+    arrival_free(arrival);
+    close(fd);
+}
+
+/* The header is complete: hands the connection over. */
+static void on_header(struct arrival *arrival)
+{
+    struct sockaddr_storage from =
+        arrival->proxy.state == PROXY_ADDRESS ? arrival->proxy.address : arrival->from;
+    on_newcomer *next = arrival->all->on_newcomer;
+    int fd = arrival->fd;
+
+    arrival_free(arrival);
+    next(fd, &from);
+}
+
+/* Takes no byte but the header's: looks first, then reads as many as are its own. */
+static void on_readable(void *owner, int ready)
+{
+    struct arrival *arrival = owner;
+    char bytes[HEADER_READ];
+    ssize_t n = recv(arrival->fd, bytes, sizeof bytes, MSG_PEEK);
+
+    (void)ready;
+    if (n > 0)
+        n = recv(arrival->fd, bytes, proxy_take(&arrival->proxy, bytes, (size_t)n), 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0)
+        arrival_close(arrival, n < 0 ? strerror(errno) : "end of file, no PROXY header");
+    else if (arrival->proxy.state == PROXY_INVALID)
+        arrival_close(arrival, "no PROXY header");
+    else if (arrival->proxy.state != PROXY_MORE)
+        on_header(arrival);
+}
+
+void arrivals_open(struct arrivals *arrivals)
+{
+    timeouts_init(&arrivals->waiting, HEADER_MS);
+}
+
+void arrivals_add(struct arrivals *arrivals, int fd, const struct sockaddr_storage *from)
+{
+    struct arrival *arrival = calloc(1, sizeof *arrival);
+    struct endpoint endpoint = endpoint_make(from);
+
+    if (arrival == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
+        evloop_add(arrivals->loop, fd, EVLOOP_READ, arrival) < 0) {
+        log_event("refused connection: %s (%s)", endpoint.text, strerror(errno));
+        free(arrival);
+        close(fd);
+        return;
+    }
+    arrival->watched.on_event = on_readable;
+    arrival->all = arrivals;
+    arrival->fd = fd;
+    arrival->from = *from;
+    arrival->endpoint = endpoint;
+    timeout_begin(&arrivals->waiting, &arrival->timeout, *arrivals->now);
+}
+
+int64_t arrivals_next(const struct arrivals *arrivals)
+{
+    return timeouts_next(&arrivals->waiting);
+}
+
+static struct arrival *arrival_of(struct timeout *timeout)
+{
+    return timeout == NULL ? NULL : LIST_OWNER(timeout, struct arrival, timeout);
+}
+
+void arrivals_check(struct arrivals *arrivals, int64_t now)
+{
+    struct arrival *arrival;
+
+    while ((arrival = arrival_of(timeouts_due(&arrivals->waiting, now))) != NULL)
+        arrival_close(arrival, "no PROXY header within 5 s");
+}
+
+void arrivals_close(struct arrivals *arrivals)
+{
+    struct arrival *arrival;
+
+    while ((arrival = arrival_of(timeouts_first(&arrivals->waiting))) != NULL)
+        arrival_close(arrival, "server stopping");
+}

@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Tests chatsrv -p: a header of the PROXY protocol begins each connection.
+
+    python3 tests/system/proxy_test.py [CLASS[.TEST]]
+
+CHATSRV_TEST_SERVER in the environment is the command, as for the other tests of chatsrv. The
+clients are plain sockets, since a proxy is what they play.
+"""
+import socket
+import struct
+import unittest
+
+import support                          # so that test is tests/test.py
+from test import DEADLINE, Server
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+WELCOME = b"Welcome to the chat!\n"
+PATIENCE = DEADLINE + 10                # s; a header may take five, before the server acts
+
+
+def text_header(address: str, port: int = 1234) -> bytes:
+    family = "TCP6" if ":" in address else "TCP4"
+    here = "::1" if ":" in address else "127.0.0.1"
+    return f"PROXY {family} {address} {here} {port} 3100\r\n".encode()
+
+
+def binary_header(address: str, port: int = 1234, extra: bytes = b"") -> bytes:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    there = socket.inet_pton(family, address)
+    body = there + there + struct.pack("!HH", port, 3100) + extra
+    kind = 0x21 if family == socket.AF_INET6 else 0x11
+    return SIGNATURE + struct.pack("!BBH", 0x21, kind, len(body)) + body
+
+
+class Client:
+    """A connection as a proxy opens it."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.came = b""
+        self.name = "127.0.0.1:%d" % self.sock.getsockname()[1]
+
+    def send(self, *parts: bytes) -> None:
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            self.sock.sendall(part)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, so many, or those before the end."""
+        while len(self.came) < size:
+            more = self.sock.recv(65536)
+            if not more:
+                break
+            self.came += more
+        taken, self.came = self.came[:size], self.came[size:]
+        return taken
+
+    def rest(self) -> bytes:
+        """All bytes up to the end, by a FIN or by a reset."""
+        try:
+            while True:
+                more = self.sock.recv(65536)
+                if not more:
+                    return self.came
+                self.came += more
+        except ConnectionResetError:
+            return self.came
+
+    def has_nothing(self) -> bool:
+        self.sock.setblocking(False)
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+            return False
+        except BlockingIOError:
+            return not self.came
+        finally:
+            self.sock.settimeout(PATIENCE)
+
+
+class Proxied(unittest.TestCase):
+    OPTIONS = "-p"
+
+    def setUp(self) -> None:
+        self.server = Server(options=self.OPTIONS)
+        self.server.__enter__()
+        self.addCleanup(self.server.__exit__, None, None, None)
+        self.server.expect_log(b"listening on ")
+
+    def client(self, *sent: bytes) -> Client:
+        client = Client(self.server.port)
+        self.addCleanup(client.sock.close)
+        client.send(*sent)
+        return client
+
+    def member(self, address: str) -> Client:
+        """A client that has been greeted."""
+        client = self.client(text_header(address))
+        self.assertEqual(client.read(len(WELCOME)), WELCOME)
+        return client
+
+    def expect_said(self, text: bytes, *clients: Client) -> None:
+        for client in clients:
+            self.assertEqual(client.read(len(text)), text)
+
+    def expect_refused(self, client: Client, reason: str) -> None:
+        self.assertEqual(client.rest(), b"")
+        self.server.expect_log(f"refused connection: {client.name} ({reason})".encode())
+
+
+class Headers(Proxied):
+    def test_address(self):
+        """The header's address is the client's, in the prefix and in the log."""
+        witness = self.member("192.0.2.1")
+        for address in ("192.0.2.7", "2001:db8::7"):
+            for header in (text_header(address), binary_header(address),
+                           binary_header(address, extra=b"\x04\0\x01x")):
+                with self.subTest(header=header):
+                    client = self.client(header)
+                    self.assertEqual(client.read(len(WELCOME)), WELCOME)
+                    client.send(b"hi\n")
+                    self.expect_said(address.encode() + b": hi\n", client, witness)
+                    client.sock.close()
+        for name in (b"192.0.2.7:1234", b"[2001:db8::7]:1234"):
+            self.server.expect_log(b"accepted connection: " + name, 3)
+            self.server.expect_log(b"connection terminated: " + name, 3)
+
+    def test_mapped_address(self):
+        """One client has one address, in whatever form a proxy writes it."""
+        client = self.member("::ffff:192.0.2.7")
+        client.send(b"hi\n")
+        self.expect_said(b"192.0.2.7: hi\n", client)
+
+    def test_own_address(self):
+        """UNKNOWN and LOCAL name nobody: the proxy speaks for itself."""
+        local = SIGNATURE + struct.pack("!BBH", 0x20, 0, 0)
+        for header in (b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ff:: ff:: 1 2\r\n", local):
+            with self.subTest(header=header):
+                client = self.client(header + b"hi\n")
+                self.expect_said(WELCOME + b"127.0.0.1: hi\n", client)
+                self.server.expect_log(b"accepted connection: " + client.name.encode())
+
+    def test_in_one_segment(self):
+        """What stands behind the header is the client's, to the byte."""
+        for header in (text_header("192.0.2.7"), binary_header("192.0.2.7")):
+            client = self.client(header + b"one\nPROXY UNKNOWN\r\n\ntail")
+            client.sock.shutdown(socket.SHUT_WR)
+            self.assertEqual(client.rest(), WELCOME + b"192.0.2.7: one\n"
+                             b"192.0.2.7: PROXY UNKNOWN\r\n192.0.2.7: \n192.0.2.7: tail\n")
+
+    def test_cut_anywhere(self):
+        for header in (text_header("192.0.2.7"), binary_header("192.0.2.7")):
+            for at in range(1, len(header)):
+                client = self.client(header[:at], header[at:] + b"hi\n")
+                self.expect_said(WELCOME + b"192.0.2.7: hi\n", client)
+                client.sock.close()
+
+    def test_byte_by_byte(self):
+        for header in (text_header("192.0.2.7"), binary_header("2001:db8::7")):
+            client = self.client(*(bytes([byte]) for byte in header))
+            self.assertEqual(client.read(len(WELCOME)), WELCOME)
+
+    def test_long_header(self):
+        """A binary header may be 64 KiB long, and says so itself."""
+        client = self.client(binary_header("192.0.2.7", extra=b"x" * 65000) + b"hi\n")
+        self.expect_said(WELCOME + b"192.0.2.7: hi\n", client)
+
+
+class Before(Proxied):
+    """Who has not shown a header."""
+
+    def test_nothing_is_sent(self):
+        """Nothing of the chat reaches it, neither now nor when its header has come."""
+        member = self.member("192.0.2.1")
+        late = self.client(text_header("192.0.2.7")[:-1])
+        member.send(b"secret\n")
+        self.expect_said(b"192.0.2.1: secret\n", member)
+        self.assertTrue(late.has_nothing())
+        late.send(b"\n")
+        self.assertEqual(late.read(len(WELCOME)), WELCOME)
+        member.send(b"open\n")
+        self.expect_said(b"192.0.2.1: open\n", late)
+
+    def test_no_header(self):
+        for sent in (b"hi\n", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n", b"\r\n\r\n\0\r\nQUIX",
+                     b"PROXY " + b"x" * 200, b"\n", b"\x16\x03\x01\0\xa5\x01\0\0\xa1\x03\x03"):
+            with self.subTest(sent=sent):
+                self.expect_refused(self.client(sent), "no PROXY header")
+
+    def test_end_of_file(self):
+        for sent in (b"", b"PROXY TCP4 192.0.2.7"):
+            client = self.client(*([sent] if sent else []))
+            client.sock.shutdown(socket.SHUT_WR)
+            self.expect_refused(client, "end of file, no PROXY header")
+
+    def test_too_late(self):
+        """It has five seconds, however it spends them; the others do not notice."""
+        member = self.member("192.0.2.1")
+        silent, slow = self.client(), self.client(b"PROXY ")
+        for client in (silent, slow):
+            self.expect_refused(client, "no PROXY header within 5 s")
+        member.send(b"still here\n")
+        self.expect_said(b"192.0.2.1: still here\n", member)
+
+    def test_reset(self):
+        client = self.client(b"PROXY ")
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sock.close()
+        self.server.expect_log(f"refused connection: {client.name} (".encode())
+        self.member("192.0.2.1")
+
+    def test_stop(self):
+        """The end of the server is theirs, too."""
+        client = self.client(b"PROXY ")
+        self.member("192.0.2.1")
+        self.server.process.terminate()
+        self.assertEqual(client.rest(), b"")
+        self.assertTrue(self.server.has_ended(within=DEADLINE))
+        self.assertEqual(self.server.process.returncode, 0)
+
+
+class OfOneAddress(Proxied):
+    OPTIONS = "-p -i 2"
+
+    def test_limit(self):
+        """-i counts the clients' addresses, not the proxy's."""
+        one, two = self.member("192.0.2.7"), self.member("192.0.2.7")
+        other = self.member("192.0.2.8")
+        third = self.client(text_header("192.0.2.7", 4321))
+        self.assertEqual(third.rest(), b"Server full\n")
+        self.server.expect_log(b"refused connection: 192.0.2.7:4321 (too many")
+        one.sock.close()
+        self.server.expect_log(b"connection terminated: 192.0.2.7:1234")
+        self.member("192.0.2.7")
+        two.send(b"hi\n")
+        self.expect_said(b"192.0.2.7: hi\n", two, other)
+
+
+class Without(Proxied):
+    OPTIONS = ""
+
+    def test_header_is_a_message(self):
+        client = self.client(text_header("192.0.2.7"))
+        self.expect_said(WELCOME + b"127.0.0.1: " + text_header("192.0.2.7"), client)
+
+
+if __name__ == "__main__":
+    unittest.main()
