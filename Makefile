@@ -12,6 +12,7 @@
 #   make test        run all tests that need no more than cc, make and python3
 #   make check       run these and all others, as CI does      (ONLY=lint: those named so)
 #   make mutants     do the tests catch each of the faults in tests/mutants/?
+#   make soak        play a chat under bad conditions          (MINUTES=10)
 #   make fuzz        give the parsers what nobody thought of
 #   make bench       measure the server                        (QUICK=1; PEER='CMD {port}')
 #   make submit P2=DIR   copy final/ to DIR, build that copy and test it   (FORCE=1: overwrite)
@@ -31,6 +32,7 @@ SYSTEM = -D_DEFAULT_SOURCE -D_DARWIN_C_SOURCE
 
 # The paths hold in final/, steps/, tests/ and notes/: in one of them all is compiled.
 BACKEND = native
+MINUTES = 10
 CPPFLAGS_kqueue = -DEVLOOP_KQUEUE -isystem ../tests/kqueue
 LDLIBS_kqueue = ../tests/kqueue/kqueue.c
 COMPILE = $(CC) $(STRICT) $(SYSTEM) $(CPPFLAGS) $(CPPFLAGS_$(BACKEND)) $(CFLAGS)
@@ -99,6 +101,9 @@ check:
 mutants:
 	@MAKE='$(MAKE)' $(PYTHON) tests/mutants/mutants.py
 
+soak: all
+	$(PYTHON) tests/system/soak_test.py --minutes $(MINUTES) --server 'build/chatsrv {options} {port}'
+
 fuzz:
 	@MAKE='$(MAKE)' $(PYTHON) tests/fuzz/fuzz.py
 
@@ -119,4 +124,4 @@ help:
 	@sed -n 's/^#   make/make/p' Makefile
 
 .PHONY: all build/chatsrv build/chatcl step 1 2 3 4 5 6 7 Test1 Test2 Test3 Test4 Test5 Test6 \
-	diff start mine compare run chat examples notes test check mutants fuzz bench submit flags clean help
+	diff start mine compare run chat examples notes test check mutants soak fuzz bench submit flags clean help

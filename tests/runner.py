@@ -142,6 +142,9 @@ def check_jobs() -> Iterator[Job]:
                              " python3 tests/system/floods_test.py", tests="Floods", alone=True)
     yield Job("floods native", "CHATSRV_TEST_SERVER='{native/chatsrv} {options} {port}'"
                                " python3 tests/system/floods_test.py", tests="Bounds", alone=True)
+    for variant in ("native", "asan-kqueue"):
+        yield Job(f"soak {variant}", "python3 tests/system/soak_test.py --minutes 1"
+                                     " --server '{%s/chatsrv} {options} {port}'" % variant)
     yield Job("valgrind steps", "STEPS={native/steps} python3 tests/system/steps_test.py",
               tests="Valgrind", needs="valgrind")
     yield Job("valgrind final",     # in these tests the server ends by itself, and has to say 0

@@ -293,6 +293,22 @@ class Bounds(FloodCase):
                 self.skipTest("built with a sanitizer, whose memory grows anyway")
             self.assertLess(server.memory("VmHWM"), LAG_MAX + (8 << 20))
 
+    def test_crowd(self):
+        """250 floods in one wake-up: what they bring is sent on before all of it is read"""
+        with self.serve("-b 1000000") as server:
+            if server.connect() and server.is_sanitized():
+                self.skipTest("built with a sanitizer, whose memory grows anyway")
+            crowd = [server.connect() for _ in range(250)]
+            for peer in crowd:
+                peer.sync()
+            with server.paused():
+                for peer in crowd:
+                    peer.send(b"\n" * (1 << 14))       # twelve times as much, with the prefix
+            self.log.expect(server, b"(lagged more than", 200)
+            most = server.memory("VmHWM")
+            print(f"\n250 floods: at most {most >> 10} KiB resident", flush=True)
+            self.assertLess(most, 16 << 20)
+
     def test_few_descriptors(self):
         """where descriptors are scarce, 200 who come are served or told; nothing spins"""
         with self.serve(nofile=64) as server:

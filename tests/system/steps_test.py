@@ -124,6 +124,18 @@ class Senders(unittest.TestCase):
                 self.assertEqual(server.log.count(b": said "), 4000)
                 self.assertLessEqual(server.stderr.count(b": send: "), 1)
 
+    def test_gone_before_greeting(self):
+        """Sending to who has left raises SIGPIPE, which would end the program."""
+        for number in range(4, 7):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                server.connect().line()
+                with server.paused():
+                    late = server.connect()
+                    late.half_close()
+                    late.reset()
+                server.expect_log(TERMINATED)
+                self.assertRegex(server.connect().line(), rb"\AWelcome")
+
     def test_accept_pause(self):
         """What other clients do does not end the pause in accepting."""
         for number in (2, 6):
