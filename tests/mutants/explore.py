@@ -20,6 +20,7 @@ where EDIT is what this program prints; "*" in it stands for anything.
 """
 import argparse
 import fnmatch
+import os
 import pathlib
 import random
 import re
@@ -34,7 +35,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import runner
 from runner import BUILD, ROOT, Job
 
-COPY = ROOT / "build" / "explore"
+COPY = ROOT / "build" / f"explore-{os.getpid()}"
 SURVIVORS = pathlib.Path(__file__).with_name("survivors.txt")
 SOURCES = ["final/feed.c", "final/lines.c", "final/utf8.c", "final/net.c", "final/options.c",
            "final/log.c", "final/proxy.c", "final/chatsrv.c", "steps/6-broadcast.c"]
@@ -309,7 +310,6 @@ class Judge:
     """Builds a copy with an edit in it, and runs the tests there."""
 
     def __init__(self, sources: List[str]) -> None:
-        shutil.rmtree(COPY, ignore_errors=True)
         for folder in ("final", "steps", "tests"):
             shutil.copytree(str(ROOT / folder), str(COPY / folder), symlinks=True)
         self.texts = {source: (COPY / source).read_text() for source in sources}
@@ -416,7 +416,10 @@ def main() -> int:
         return 0
     print(f"seed {args.seed}, {len(edits)} edits", flush=True)
     random.Random(args.seed).shuffle(edits)
-    return 1 if explore(edits, args.minutes) else 0
+    try:
+        return 1 if explore(edits, args.minutes) else 0
+    finally:
+        shutil.rmtree(COPY, ignore_errors=True)
 
 
 if __name__ == "__main__":

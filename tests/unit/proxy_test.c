@@ -72,6 +72,7 @@ static const struct header headers[] = {
     {BYTES("PROXY UDP4 192.0.2.7 192.0.2.1 53124 3100\r\n"), NULL},
     {BYTES("PROXY UNKNOWNS\r\n"), NULL},
     {BYTES("PROXY TCP4 192.0.2.7\0 192.0.2.1 53124 3100\r\n"), NULL},
+    {BYTES("PROXY TCP4 192.0.2.7 192.0.2.1 53124 3100\0\r\n"), NULL},
     {BYTES("PROXY \r\n"), NULL},
     {BYTES("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 655350\r\n"),
@@ -83,6 +84,7 @@ static const struct header headers[] = {
     {BYTES(SIGNATURE "\x21\x12\0\x0c\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c\x1c"),
      NULL},                                                                    /* UDP */
     {BYTES(SIGNATURE "\x21\x11\0\x0b\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c"), NULL}, /* short */
+    {BYTES(SIGNATURE "\x21\x21\0\x23" V6 V6 "\xcf\x84\x0c"), NULL},
     {BYTES(SIGNATURE "\x21\x21\0\x0c\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c\x1c"), NULL},
 };
 
