@@ -431,6 +431,7 @@ class Process(ChatsrvCase):
         self.server.end_is_due = True
         if not self.server.has_ended(within=DEADLINE):
             self.server.fail("an end, though nobody reads the log", "it still runs")
+        self.server.process.stdout.close()
 
     @rule(OWN, "what nobody can read any more need not be written", read_log=False)
     def test_sigterm_closed_log(self):
