@@ -244,8 +244,10 @@ def run(name: str, command: str, limit: int = 300, root: pathlib.Path = ROOT) ->
 def flags(variant: str) -> List[str]:
     """How to compile, and what follows the sources: by the Makefile, which may have been given
     other flags than its own."""
+    alone = re.sub(r"(?<!\S)(-[jJ] ?[\d,]*|--jobserver-\S+)", "", os.environ.get("MAKEFLAGS", ""))
     asked = subprocess.run([MAKE, "-s", "flags", *VARIANTS[variant]], cwd=ROOT, check=True,
-                           stdout=subprocess.PIPE, universal_newlines=True)
+                           env={**os.environ, "MAKEFLAGS": alone}, stdout=subprocess.PIPE,
+                           universal_newlines=True)
     return asked.stdout.splitlines()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests the Makefiles, in a copy whose path has spaces, with the make that is named.
+"""Tests the Makefiles, in a copy whose path has spaces and quotes, with the make that is named.
 
     python3 tests/system/make_test.py make|bmake [CLASS[.TEST]]
 """
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import unittest
+from typing import Dict, List
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAKE = sys.argv.pop(1) if len(sys.argv) > 1 else "make"
@@ -23,7 +24,7 @@ class MakeCase(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.root = pathlib.Path(folder.name).resolve() / "a path with spaces"
+        self.root = pathlib.Path(folder.name).resolve() / "a path with spaces and a ' and a \""
         self.fill()
         self.chatsrv = self.root / "build" / "chatsrv"
 
@@ -31,15 +32,21 @@ class MakeCase(unittest.TestCase):
         shutil.copytree(str(ROOT), str(self.root), symlinks=True,
                         ignore=shutil.ignore_patterns(".git", "build", "__pycache__"))
 
-    def make(self, *arguments: str, status: int = 0, folder: str = "") -> str:
+    def make(self, *arguments: str, status: int = 0, **environment: str) -> str:
         """Runs make; returns what it said."""
-        environment = {name: value for name, value in os.environ.items()
-                       if name not in ("MAKEFLAGS", "MAKELEVEL")}
-        result = subprocess.run([MAKE, *arguments], cwd=self.root / folder, env=environment,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, universal_newlines=True)
+        inherited = {name: value for name, value in os.environ.items()
+                     if name not in ("MAKEFLAGS", "MAKELEVEL", "BACKEND", "N")}
+        result = subprocess.run([MAKE, *arguments], cwd=self.root,
+                                env={**inherited, **environment}, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                universal_newlines=True)
         (self.assertNotEqual if status else self.assertEqual)(result.returncode, 0, result.stdout)
         return result.stdout
+
+    def files(self) -> Dict[str, bytes]:
+        """What there is, with the contents and the times of change."""
+        return {str(path): path.read_bytes() + str(path.stat().st_mtime_ns).encode()
+                for path in self.root.rglob("*") if path.is_file()}
 
     def expect_chatsrv(self, says: str) -> None:
         """What it says of wrong usage tells whose it is."""
@@ -49,6 +56,7 @@ class MakeCase(unittest.TestCase):
         self.assertIn(says, result.stderr)
 
 
+NUMBERED = ("step", "run", "Test", "diff", "start", "mine", "compare")
 STEP, FINAL = "usage: chatsrv [port]", "chatsrv -h explains"
 
 
@@ -69,8 +77,105 @@ class Verbs(MakeCase):
             self.expect_chatsrv(STEP)
 
     def test_test(self):
-        self.assertRegex(self.make("Test2"), r"Test2 +3 of 3 passed")
+        for arguments in (["Test2"], ["Test", "2"]):
+            self.assertRegex(self.make(*arguments), r"Test2 +3 of 3 passed")
+            self.expect_chatsrv(STEP)
+
+    def test_run(self):
+        """Wrong usage ends the server at once."""
+        for arguments, says in ((["run"], FINAL), (["run", "3"], STEP), (["run", "N=2"], STEP),
+                                (["run"], FINAL)):
+            self.assertIn(says, self.make(*arguments, "ARGS=-z", status=2))
+
+    def test_again(self):
+        """What is there is not built again."""
+        for goals in ([], ["step", "3"], ["examples"], ["step", "4"], []):
+            self.make(*goals)
+            before = self.files()
+            self.assertEqual(self.make(*goals), "")
+            self.assertEqual(self.files(), before)
+
+    def test_changes(self):
+        """What has changed is, whatever its time says."""
+        step = self.root / "steps" / "3-close.c"
+        self.make("step", "3")
+        step.write_text(step.read_text().replace("usage: chatsrv", "usage: other"))
+        os.utime(str(step), (0, 0))
+        self.make("step", "3")
+        self.expect_chatsrv("usage: other")
+        self.make("step", "4")
+        self.make("step", "3")
+        self.expect_chatsrv("usage: other")
+
+    def test_flags_matter(self):
+        """Other flags, or another compiler, mean another program."""
+        for goals in ([], ["step", "3"]):
+            self.make(*goals)
+            self.assertIn("-DOTHER", self.make(*goals, "CPPFLAGS=-DOTHER"))
+            self.assertEqual(self.make(*goals, "CPPFLAGS=-DOTHER"), "")
+            self.assertIn(" -O2 -g ", self.make(*goals))
+            self.make(*goals, "CC=false", status=2)
+            self.assertFalse(self.chatsrv.exists())
+
+    def test_a_source_of_final(self):
+        self.make()
+        feed = self.root / "final" / "feed.c"
+        os.utime(str(feed), (time.time() + 60,) * 2)
+        self.assertIn("feed.c", self.make())
+
+    def test_parallel(self):
+        self.make("-j4")
+        self.expect_chatsrv(FINAL)
+        said = self.make("-j4", "step", "3")
         self.expect_chatsrv(STEP)
+        self.assertNotIn("warning", said)
+        said = self.make("-j4", "test", "ONLY=utf8")
+        self.assertIn("2 passed, 0 failed", said)
+        self.assertNotIn("warning", said)
+
+    def test_dry_run(self):
+        """-n runs nothing, whatever the verb."""
+        self.make("step", "2")
+        before = self.files()
+        for verb in self.phony():
+            with self.subTest(verb=verb):
+                number = ["3"] if verb in NUMBERED else []
+                self.make("-n", verb, *number, f"P2={self.root}/p2", f"DESTDIR={self.root}/d")
+        self.assertEqual(self.files(), before)
+
+    def test_read_only(self):
+        """It says why it cannot."""
+        for folder in (self.root.parent, self.root):
+            folder.chmod(0o555)
+        self.addCleanup(self.root.chmod, 0o755)
+        self.addCleanup(self.root.parent.chmod, 0o755)
+        nobody = (lambda: os.setuid(65534)) if os.getuid() == 0 else None
+        for verb in (["all"], ["step", "1"], ["test"], ["submit", "P2=x"]):
+            result = subprocess.run([MAKE, *verb], cwd=self.root, preexec_fn=nobody,
+                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                    universal_newlines=True)
+            self.assertNotEqual(result.returncode, 0)
+            self.assertIn("make: nothing can be built here: build/ cannot be written\n",
+                          result.stdout)
+            self.assertLess(len(result.stdout.splitlines()), 8, result.stdout)
+
+    def test_submit(self):
+        """The path is taken as it is."""
+        target = self.root / "it's \"here\""
+        said = self.make("submit", f"P2={target}", "CC=false", status=2)
+        self.assertTrue((target / "chatsrv.c").exists(), said)
+
+    def test_install(self):
+        destination = self.root / "it's there"
+        where = [f"DESTDIR={destination}", "PREFIX=/opt/chat"]
+        self.make("install", *where)
+        self.assertEqual({str(path.relative_to(destination)): path.stat().st_mode & 0o777
+                          for path in destination.rglob("*") if path.is_file()},
+                         {"opt/chat/bin/chatsrv": 0o755, "opt/chat/bin/chatcl": 0o755,
+                          "opt/chat/share/man/man1/chatsrv.1": 0o644,
+                          "opt/chat/share/man/man1/chatcl.1": 0o644})
+        self.make("uninstall", *where)
+        self.assertEqual([path for path in destination.rglob("*") if path.is_file()], [])
 
     def test_failed_build(self):
         """leaves no older program behind"""
@@ -99,31 +204,53 @@ class Verbs(MakeCase):
         self.assertIn(b"\x1b[31m---", shown)
 
     def test_wrong_use(self):
+        """is an error, and nothing is done before it is said"""
         for goals, says in ((["step", "9"], "make step N: N is a number from 1 to 6\n"),
                             (["step"], "make step N: N is a number from 1 to 6\n"),
+                            (["Test"], "make Test N: N is a number from 1 to 6\n"),
+                            (["run", "7"], "make run N: N is a number from 1 to 6\n"),
                             (["diff", "8"], "make diff N: N is a number from 1 to 7\n"),
-                            (["3"], "make step 3, or make diff 3?\n"),
+                            (["diff"], "make diff N: N is a number from 1 to 7\n"),
+                            (["step", "3", "4"], "make: one number at a time, not 3 and 4\n"),
+                            (["step", "3", "N=4"], "make: one number at a time, not 4 and 3\n"),
+                            (["3"], "make: 3 goes with one of these: "),
+                            (["Test3", "4"], "make: 4 goes with one of these: "),
+                            (["chat", "3"], "make: 3 goes with one of these: "),
+                            (["BACKEND=other"], "make: BACKEND is native or kqueue, not other"),
                             (["submit"], "usage: make submit P2=DIR\n")):
             with self.subTest(goals=goals):
                 said = self.make(*goals, status=2)
                 self.assertTrue(said.startswith(says), said)
+        self.assertFalse(self.chatsrv.exists())
+
+    def phony(self) -> List[str]:
+        text = (self.root / "Makefile").read_text()
+        return text[text.index(".PHONY:"):].replace("\\\n", " ").split()[1:]
 
     def test_help(self):
         """names each verb"""
-        text = (self.root / "Makefile").read_text()
-        phony = text[text.index(".PHONY:"):].replace("\\\n", " ").split()[1:]
-        inner = {"all", "flags", "build/chatsrv", "build/chatcl"}
-        for verb in set(phony) - inner - set("124567") - {f"Test{n}" for n in (1, 2, 4, 5, 6)}:
+        inner = {"all", "flags", "build/chatsrv", "build/chatcl", "programs", "numbers", "ready"}
+        for verb in (set(self.phony()) - inner - set("124567")
+                     - {f"Test{n}" for n in (1, 2, 4, 5, 6)}):
             self.assertRegex(self.make("help"), rf"(?m)^make .*\b{verb}\b")
 
     @unittest.skipUnless(LINUX, "elsewhere, kqueue is the only backend")
     def test_backend(self):
         library = ["CPPFLAGS=-DEVLOOP_KQUEUE -isystem ../tests/kqueue",
                    "LDLIBS=../tests/kqueue/kqueue.c"]
-        for flags, has_kqueue in (([], False), (["BACKEND=kqueue"], True), (library, True)):
+        for flags, environment, has_kqueue in (
+                ([], {}, False), (["BACKEND=kqueue"], {}, True), (library, {}, True),
+                ([], {}, False), ([], {"BACKEND": "kqueue"}, True)):
             for goals in (["step", "6"], ["build/chatsrv"]):
-                self.make(*goals, *flags)
+                self.make(*goals, *flags, **environment)
                 self.assertEqual(b"kevent" in self.chatsrv.read_bytes(), has_kqueue)
+
+    @unittest.skipUnless(LINUX, "elsewhere, kqueue is the only backend")
+    def test_backend_of_the_tests(self):
+        """They run on the backend that the environment names."""
+        self.make("test", "ONLY=evloop", BACKEND="kqueue")
+        program = self.root / "build" / "check" / "native" / "evloop_test"
+        self.assertIn(b"kevent", program.read_bytes())
 
 
 class Alone(MakeCase):
@@ -145,7 +272,10 @@ class Alone(MakeCase):
     def test_dependencies(self):
         """Whatever changes, make sees it."""
         self.make()
+        makefile = (self.root / "Makefile").read_text()
         for file in self.root.glob("*.[ch]"):
+            if file.suffix == ".c" and file.name not in makefile:
+                continue        # nobody uses it yet
             was = file.stat().st_mtime
             os.utime(str(file), (time.time() + 60,) * 2)
             self.assertIn(" -o ", self.make("-n"))
