@@ -16,14 +16,15 @@ from typing import Dict, List
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE.parent.parent / "build" / "bench.json"
 
-# Curve in bench.json: file, title, what is to the right, what is upward.
+# Curve in bench.json: file, title, what is to the right, what is upward. The others are
+# only in the table of what grows with what.
 FIGURES = {
     "cost by clients": (
-        "cost-by-clients", "What a delivery costs: 64 bytes, 32 messages on the way",
-        "clients", "the server's CPU time a delivery, ns"),
+        "cost-by-clients", "What a delivery costs: 64 bytes, 32 messages in flight",
+        "clients", "the server's CPU time per delivery, ns"),
     "cost by window": (
         "cost-by-window", "What a delivery costs: 100 clients, 64 bytes",
-        "messages on the way at most", "the server's CPU time a delivery, ns"),
+        "messages in flight at most", "the server's CPU time per delivery, ns"),
     "memory by connections": (
         "memory-by-connections", "What idle connections cost the server",
         "connections", "memory, MiB"),
@@ -32,7 +33,7 @@ FIGURES = {
         "stalled clients", "growth of memory, MiB"),
     "cost of an event by idle ones": (
         "cost-of-an-event", "What it costs to learn of one event",
-        "idle descriptors beside the one that is ready", "CPU time an event, us"),
+        "idle descriptors beside the one that is ready", "CPU time per event, us"),
 }
 
 # Each server looks the same in all figures: a line type of curves.gp.
@@ -76,16 +77,18 @@ def figure_draw(curve: str, lines: Lines, folder: pathlib.Path) -> None:
 def main() -> int:
     results = json.loads(pathlib.Path(*sys.argv[1:2] or [RESULTS]).read_text())
     machine = results["machine"]
-    origin = (f"Medians of {results['rounds']} rounds, {machine['date']}; {machine['system']}"
-              f", {machine['processors']} processors, {machine['processor']}.")
-    (HERE / "table.md").write_text(f"{results['table']}\n\n{origin}\n")
+    origin = (f"Medians of {results['rounds']} rounds, {machine['date']}; "
+              f"{machine['system']}, {machine['processors']} processors, {machine['processor']}.")
+    tables = "\n\n".join(results[key] for key in ("table", "growth") if key in results)
+    (HERE / "table.md").write_text(f"{tables}\n\n{origin}\n")
     print("wrote table.md")
     if not shutil.which("gnuplot"):
         print("no figures: gnuplot is not installed")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         for curve, lines in results.get("curves", {}).items():
-            figure_draw(curve, lines, pathlib.Path(folder))
+            if curve in FIGURES:
+                figure_draw(curve, lines, pathlib.Path(folder))
     return 0
 
 
