@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Looks for faults that no test notices: makes small edits at random and runs the tests on each.
 
-    python3 tests/mutants/explore.py [--minutes 10] [--seed N] [SOURCE[:FUNCTION]...]
+    python3 tests/mutants/explore.py [--minutes 10] [--seed N] [--thorough]
+                                     [SOURCE[:FUNCTION]...]
     python3 tests/mutants/explore.py --list [SOURCE[:FUNCTION]...]
 
 An edit negates a condition, drops a call or an operand, moves a limit by one or by a factor of a
@@ -38,8 +39,9 @@ from runner import BUILD, ROOT, Job
 COPY = ROOT / "build" / f"explore-{os.getpid()}"
 SURVIVORS = pathlib.Path(__file__).with_name("survivors.txt")
 SOURCES = ["final/feed.c", "final/lines.c", "final/utf8.c", "final/net.c", "final/options.c",
-           "final/log.c", "final/proxy.c", "final/chatsrv.c", "steps/6-broadcast.c"]
-PURE = ["feed", "lines", "utf8", "proxy", "resp"]     # they make no system calls
+           "final/log.c", "final/proxy.c", "final/listeners.c", "final/process.c", "final/rate.c",
+           "final/addresses.c", "final/chatsrv.c", "steps/6-broadcast.c"]
+PURE = ["feed", "lines", "utf8", "proxy", "resp", "rate"]     # they make no system calls
 TIMES = 4           # a test may take that many times as long as without a fault, and
 GRACE = 10          # so many seconds more; then something hangs, which counts as noticed
 
@@ -283,7 +285,7 @@ def explained() -> List[str]:
 
 # ---- Tests -------------------------------------------------------------------------------------
 
-def tests_for(source: str) -> List[Job]:
+def tests_for(source: str, thorough: bool) -> List[Job]:
     """What runs on each edit, the quickest first."""
     name = pathlib.Path(source).stem
     jobs = {job.name: job for job in runner.check_jobs()}
@@ -293,14 +295,15 @@ def tests_for(source: str) -> List[Job]:
                 for name in names if name in jobs]
 
     if source.startswith("steps/"):
-        return [*pick("step 6 native", tests="-f Test6 TestRules"),
-                *pick("model step 6 asan", "faults", tests=""),
-                *pick("steps native"), *pick("step 6 asan-kqueue")]
-    quick = [*pick(f"{name} asan"),
+        quick = [*pick("step 6 native", tests="-f Test6 TestRules"),
+                 *pick("model step 6 asan"),
+                 *pick("steps native", tests="-f Senders Resources")]
+        return [*quick, *pick("step 6 asan-kqueue", "faults")] if thorough else quick
+    quick = [*(pick(f"{name} asan") if name != "chatsrv" else []),
              *pick("final native", tests="-f Test6 TestRules.test_limit"),
              *pick("chatsrv native", tests="-f"),
              *pick("model asan")]
-    if name in PURE:
+    if name in PURE or not thorough:
         return quick
     return [*quick, *pick("final native", tests="-f"),
             *pick("chatsrv asan-kqueue", "soak native", "floods native", "floods asan", "faults")]
@@ -309,11 +312,11 @@ def tests_for(source: str) -> List[Job]:
 class Judge:
     """Builds a copy with an edit in it, and runs the tests there."""
 
-    def __init__(self, sources: List[str]) -> None:
+    def __init__(self, sources: List[str], thorough: bool) -> None:
         for folder in ("final", "steps", "tests"):
             shutil.copytree(str(ROOT / folder), str(COPY / folder), symlinks=True)
         self.texts = {source: (COPY / source).read_text() for source in sources}
-        self.tests = {source: tests_for(source) for source in sources}
+        self.tests = {source: tests_for(source, thorough) for source in sources}
         self.seconds: Dict[Job, float] = {}
         self.objects = {source: self.compiled(source) for source in sources}
 
@@ -379,8 +382,8 @@ def chosen(wanted: List[str]) -> List[Edit]:
             and not any(fnmatch.fnmatchcase(edit.key(), pattern) for pattern in known)]
 
 
-def explore(edits: List[Edit], minutes: float) -> List[Edit]:
-    judge = Judge(sorted({edit.source for edit in edits}))
+def explore(edits: List[Edit], minutes: float, thorough: bool) -> List[Edit]:
+    judge = Judge(sorted({edit.source for edit in edits}), thorough)
     failed = judge.prepare()
     if failed:
         sys.exit("these tests fail without any edit:\n" + "\n".join(failed))
@@ -407,6 +410,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Looks for faults that no test notices.")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--thorough", action="store_true", help="run the slow tests, too")
     parser.add_argument("--list", action="store_true", help="only list the edits")
     parser.add_argument("sources", nargs="*")
     args = parser.parse_args()
@@ -417,7 +421,7 @@ def main() -> int:
     print(f"seed {args.seed}, {len(edits)} edits", flush=True)
     random.Random(args.seed).shuffle(edits)
     try:
-        return 1 if explore(edits, args.minutes) else 0
+        return 1 if explore(edits, args.minutes, args.thorough) else 0
     finally:
         shutil.rmtree(COPY, ignore_errors=True)
 

@@ -12,8 +12,8 @@ size, stop reading, read again, half-close, reset and leave, all at the same tim
 round (the witness says a last word, and everybody reads up to it):
 
   - the chat of this round is an interleaving of what its senders sent: each one's messages whole,
-    in order, none missing, none invented, cut at 1024 bytes. Who resets or leaves may lose the
-    last ones;
+    in order, none missing, none invented, cut at 1024 bytes. Who resets may lose the last ones;
+    who leaves in order, with nothing left to be acknowledged, may lose an unterminated one;
   - what another client got is one piece of the chat, byte for byte. It begins where the client
     connected and goes on to the end; for who half-closed, at least to its own last message.
 """
@@ -33,9 +33,11 @@ from typing import Deque, Dict, List, Optional, Set, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
-from test import DEADLINE, MESSAGE_MAX, TERMINATED, Peer, Server, Verdict, shown
+from support import unacknowledged
+from test import DEADLINE, LINUX, MESSAGE_MAX, TERMINATED, Peer, Server, Verdict, shown
 
 CLIENTS_MAX = 12
+ALL = 1 << 30
 STALL_MAX = 12 << 20                    # bytes: less than a server may hold back for a client
 SIZES = [0, 0, 1, 2, 10, 60, 300, 1022, 1023, 1024, 1025, 2047, 2048, 2049, 5000]
 ALPHABETS = [b"abcdefgh ", bytes(set(range(256)) - {10}), b"\0", b"\r\x1b[2J",
@@ -78,7 +80,7 @@ class Client:
         self.splitter = Splitter()
         self.prefix: Optional[bytes] = None
         self.due: List[Line] = []       # what the chat of this round must have of it
-        self.may_lose = False           # ... unless it resets or leaves
+        self.may_lose = 0               # ... but for so many of the last ones
 
     def receive(self) -> None:
         try:
@@ -93,8 +95,11 @@ class Client:
     def will_send(self, data: bytes) -> None:
         self.due += [self.prefix + text + b"\n" for text in self.splitter.feed(data)]
 
-    def will_end(self) -> None:
-        self.due += [self.prefix + text + b"\n" for text in self.splitter.tail()]
+    def will_end(self, by: str) -> None:
+        tail = self.splitter.tail()
+        if by == "leave":               # unread bytes make it a reset, which is no end of file
+            self.may_lose = max(self.may_lose, len(tail))
+        self.due += [self.prefix + text + b"\n" for text in tail]
 
 
 Action = Tuple[str, Client, bytes]      # connect, send, half-close, reset, leave
@@ -208,6 +213,14 @@ class Play:
             except OSError as error:
                 self.server.fail("an open connection", f"{error.strerror}")
 
+    def await_acknowledged(self, client: Client) -> None:
+        """Waits until the server's kernel has all that the client has sent."""
+        end = time.monotonic() + 4 * DEADLINE
+        while unacknowledged(client.sock):
+            if time.monotonic() > end:
+                self.server.fail("all to be read that a client has sent", "it is not")
+            time.sleep(0.001)
+
     def word(self) -> bytes:
         return b"<%016x>" % self.random.getrandbits(64)
 
@@ -224,6 +237,8 @@ class Play:
             if what == "reset":
                 client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                        struct.pack("ii", 1, 0))
+            elif LINUX:
+                self.await_acknowledged(client)
             client.sock.close()
             self.clients.remove(client)
             self.ends += 1
@@ -258,11 +273,11 @@ class Play:
         client.will_send(data)
         actions = collections.deque(("send", client, piece) for piece in self.pieces(data))
         if end:
-            client.may_lose = end != "half-close"
+            client.may_lose = 0 if end == "half-close" or end == "leave" and LINUX else ALL
             if not self.drop_tail:
-                client.will_end()
+                client.will_end(end)
             actions.append((end, client, b""))
-        return actions, b"" if client.may_lose else word
+        return actions, b"" if client.may_lose == ALL else word
 
     def script(self, actors: List[Client], newcomers: int) -> Tuple[List[Action], Set[bytes]]:
         bulk = self.random.random() < 0.1
@@ -363,7 +378,7 @@ class Play:
                          if state[i] < len(sender.due)]
                 self.server.fail("one of " + ", ".join(nexts), shown(line))
             states = following
-        if not any(all(state[i] == len(sender.due) or sender.may_lose
+        if not any(all(state[i] >= len(sender.due) - sender.may_lose
                        for i, sender in enumerate(senders)) for state in states):
             self.server.fail("all messages of each sender", "some are missing")
 

@@ -24,7 +24,6 @@ import argparse
 import collections
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import random
@@ -35,13 +34,13 @@ import signal
 import socket
 import struct
 import sys
-import termios
 import time
 from typing import Counter, Deque, Dict, List, Optional
 
 import support
 import test                             # tests/test.py, not Python's own
 from model_test import Splitter
+from support import unacknowledged
 from test import DEADLINE, Server, Verdict, shown
 
 CLIENTS = 300
@@ -140,11 +139,6 @@ class Client:
         """Bytes that the witness may get without anybody's doing."""
         return max(0, self.due_len - len(self.to_send))
 
-    def unacknowledged(self) -> int:
-        """How many bytes the other end's kernel has not confirmed (SIOCOUTQ)."""
-        found = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        return struct.unpack("i", found)[0]
-
     # -- ends
 
     def finish(self) -> bool:
@@ -160,7 +154,7 @@ class Client:
                 for text in self.splitter.tail():
                     self.expect(text)
             return False                # until the server closes
-        elif self.unacknowledged():
+        elif unacknowledged(self.sock):
             return False
         else:
             self.promised = True
@@ -309,7 +303,8 @@ class Soak:
             if at >= 0:
                 client.place = client.hello_at - (at + 2 + len(client.hello))
                 if self.chat_at(client.place - 1, 1) not in (b"\n", b""):
-                    raise Wrong(f"{client.address} began in the middle of a line")
+                    raise Wrong(f"{client.address} began in the middle of a line: "
+                                f"{shown(client.got)}")
         if client.place is not None:
             self.check_stream(client)
         elif len(client.got) > LAG:
@@ -317,7 +312,8 @@ class Soak:
             client.got.clear()
 
     def chat_at(self, place: int, size: int) -> bytes:
-        return bytes(self.chat[max(0, place - self.chat_base):place + size - self.chat_base])
+        begin = place - self.chat_base
+        return bytes(self.chat[max(0, begin):max(0, begin + size)])
 
     def check_stream(self, client: Client) -> None:
         size = min(len(client.got), self.chat_base + len(self.chat) - client.place)

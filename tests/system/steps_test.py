@@ -6,9 +6,7 @@
 STEPS is the folder with the six programs, named as their sources: 1-accept and so on. `make test`
 builds them and runs this for both backends.
 """
-import array
 import difflib
-import fcntl
 import os
 import pathlib
 import re
@@ -18,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 import unittest
 from typing import List, Tuple
@@ -155,9 +152,7 @@ class Senders(unittest.TestCase):
 def wait_until_acknowledged(sock: socket.socket) -> None:
     """Waits until the other side's kernel has all that was sent."""
     end = time.monotonic() + DEADLINE
-    left = array.array("i", [1])
-    while LINUX and left[0] and time.monotonic() < end:
-        fcntl.ioctl(sock, termios.TIOCOUTQ, left)
+    while LINUX and support.unacknowledged(sock) and time.monotonic() < end:
         time.sleep(0.01)
 
 
