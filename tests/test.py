@@ -187,7 +187,7 @@ class Server:
     alive: "List[Server]" = []          # to be ended however this program ends
     ever_reached = False
     ever_logged = False
-    heeds_sigterm = True
+    late_ends = 0                       # in a row: SIGTERM did not end the server in time
     log_is_mute = False                 # waited for a log line, and nothing at all came
 
     def __init__(self, command: Optional[str] = None, options: str = "", port: int = 0,
@@ -253,9 +253,10 @@ class Server:
             peer.reset()
         if self in Server.alive:
             Server.alive.remove(self)
-            if not self.has_ended() and Server.heeds_sigterm:
+            if not self.has_ended():
                 self.process.terminate()    # gives a leak checker the chance to speak
-                Server.heeds_sigterm = self.has_ended(within=1)
+                seconds = DEADLINE if Server.late_ends < 2 else 0.1    # some never heed it
+                Server.late_ends = 0 if self.has_ended(seconds) else Server.late_ends + 1
             self._kill()
             for output in filter(None, (self.log, self.stderr)):
                 output.reader.join(1)

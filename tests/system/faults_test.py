@@ -51,6 +51,7 @@ HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 rec
 # In chatsrv_test.py: somebody is refused.
 REFUSALS = ["Limits.test_client_limit", "Limits.test_descriptor_limit"]
 
+IP_BIND_ADDRESS_NO_PORT = 24            # in <linux/in.h>: connect(2) chooses the port
 LAST = 999999                           # the number of a visitor who comes after all others
 SPARED = "127.0.0.2"                    # the witness's address, whose connection has no faults
 TOTALS = {"faults": 0, "runs": 0}       # for the last line
@@ -128,6 +129,8 @@ class Client:
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(DEADLINE)
+        # No port yet: one that is free for any peer may be hard to find among many connections.
+        self.sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         self.sock.bind((source, 0))
         self.sock.connect(("127.0.0.1", port))
 
