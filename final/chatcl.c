@@ -362,8 +362,11 @@ static void on_dialled(void)
         return;
     }
     chat.stage = CONNECTED;
-    if (chat.screen && delayed)
-        fprintf(notice(), "connected to %s\n", chat.name);
+    if (!chat.screen || !delayed)
+        return;
+    fprintf(notice(), "connected to %s\n", chat.name);
+    chat.status = SILENT;
+    chat.status_said = true;
 }
 
 /* In a pipe the server may hang up first, as long as it has taken all there was. */

@@ -114,12 +114,12 @@ static int raw_start(void)
     return 0;
 }
 
-/* If nobody reads what is shown, it is dropped, as ^C always drops it. */
-static void modes_end(void)
+/* If nobody reads what is shown, the end drops it, as ^C in other modes always does. */
+static void modes_end(bool at_the_end)
 {
     const ssize_t len = sizeof MODES_OFF - 1;
 
-    if (write(tty.output, MODES_OFF, (size_t)len) == len)
+    if (write(tty.output, MODES_OFF, (size_t)len) == len || !at_the_end)
         return;
     tcflush(STDIN_FILENO, TCOFLUSH);
     (void)!write(tty.output, MODES_OFF, (size_t)len);
@@ -130,20 +130,20 @@ static void modes_end(void)
  * terminal belongs to another program, which has set it as it wants. First what must
  * happen, then what may fail; and raw stays true until it has happened.
  */
-static bool raw_end(void)
+static bool raw_end(bool at_the_end)
 {
     if (!tty.raw || tcgetpgrp(STDIN_FILENO) != getpgrp())
         return false;
     tcsetattr(STDIN_FILENO, TCSANOW, &tty.before);
     tty.raw = false;
-    modes_end();
+    modes_end(at_the_end);
     return true;
 }
 
 /* The handlers may stay: there is nothing left to restore. */
 void tty_close(void)
 {
-    raw_end();
+    raw_end(true);
 }
 
 /* ---- signals ---- */
@@ -151,7 +151,7 @@ void tty_close(void)
 /* SA_RESETHAND has made the default action the next one. It comes when this returns. */
 static void on_deadly_signal(int number)
 {
-    if (raw_end())
+    if (raw_end(true))
         (void)!write(tty.output, "\n", 1);
     raise(number);
 }
@@ -236,7 +236,7 @@ enum tty_event tty_event(void)
 /* In an orphaned process group nothing stops: raw_start does not wait for a SIGCONT. */
 void tty_signal(int number)
 {
-    raw_end();
+    raw_end(number != SIGTSTP);
     if (number == SIGTSTP)
         signal_handle(SIGTSTP, SIG_DFL, 0);
     kill(0, number);

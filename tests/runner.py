@@ -121,7 +121,8 @@ def other_jobs(variant: str) -> Iterator[Job]:
     for name in ("addresses", "edit", "feed", "lines", "proxy", "rate", "resp", "room", "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
     yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl}"
-                                   " python3 tests/system/chatcl_test.py" % variant)
+                                   " python3 tests/system/chatcl_test.py" % variant,
+              tests="PipeTest TerminalTest")
 
 
 def check_jobs() -> Iterator[Job]:
@@ -136,6 +137,10 @@ def check_jobs() -> Iterator[Job]:
     yield from loop_jobs("asan")
     yield from loop_jobs("asan-kqueue")
     yield from other_jobs("asan")
+    yield Job("chatcl rough", "CHATCL={asan/chatcl} python3 tests/system/chatcl_test.py",
+              tests="RoughTest")
+    yield Job("chatcl tmux", "CHATCL={native/chatcl} python3 tests/system/chatcl_test.py",
+              tests="TmuxTest", needs="tmux")
     yield Job("kqueue asan", "{asan-kqueue/kqueue_test}")
     yield Job("fuzz", "python3 tests/fuzz/fuzz.py", needs="clang", alone=True)
     yield Job("floods asan", "CHATSRV_TEST_SERVER='{asan/chatsrv} {options} {port}'"

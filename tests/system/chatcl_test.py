@@ -5,9 +5,9 @@
 
 The client is build/chatcl, or the command in the environment's CHATCL. The server is
 played by the tests. The terminal is a pseudo-terminal with a small emulator behind it
-(Screen), so the tests compare what a user would see; a parent that knows job control
-(JOB) stands in for the shell. Nothing depends on how fast things happen: each wait ends
-with the event, or fails after DEADLINE seconds.
+(screen.py), so the tests compare what a user would see; a parent that knows job control
+(JOB) stands in for the shell. TmuxTest has tmux for a terminal. Nothing depends on how
+fast things happen: each wait ends with the event, or fails after DEADLINE seconds.
 """
 import fcntl
 import hashlib
@@ -33,7 +33,7 @@ from screen import Screen
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATCL = shlex.split(os.environ.get("CHATCL", os.path.join(ROOT, "build", "chatcl")))
-DEADLINE = 20
+DEADLINE = float(os.environ.get("CHATSRV_TEST_DEADLINE") or 20)
 
 # Runs a command as a shell runs a job in the foreground of its terminal. It reports
 # "pid N", "stopped", "exited N" or "killed N"; any order continues what has stopped.
@@ -46,7 +46,9 @@ pid = os.fork()
 if pid == 0:
     os.setpgid(0, 0)
     os.tcsetpgrp(0, os.getpid())
-    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    for number in range(1, signal.NSIG):  # whoever runs the tests may ignore some
+        try: signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError): pass
     os.close(report), os.close(orders)
     os.execvp(command[0], command)
 say = lambda text: os.write(report, text.encode() + b"\n")
@@ -336,6 +338,71 @@ class PipeTest(ClientTest):
         peer.socket.close()
         self.assertEqual(self.finish(client, 0), b"first\nsecond\n")
 
+    def test_full_server(self) -> None:
+        client = self.start()
+        client.stdin.write(b"hi\n")
+        client.stdin.flush()
+        peer = self.accept()
+        self.assertEqual(peer.hear(3), b"hi\n")
+        for piece in ("Serv", "er full\n"):
+            peer.say(piece)
+            time.sleep(0.05)  # the client may see two pieces, or one
+        peer.socket.close()
+        said = f"chatcl: connect 127.0.0.1:{self.port}: Server full\n"
+        self.assertEqual(self.finish(client, 1, said), b"Server full\n")
+
+    def test_full_server_again_and_again(self) -> None:
+        client = self.start("-r", stdin=subprocess.DEVNULL)
+        for seconds in (1, 2):
+            peer = self.accept()
+            peer.say("Server full\n")
+            peer.socket.close()
+            self.assertEqual(client.stderr.readline().decode(),
+                             f"chatcl: connect 127.0.0.1:{self.port}: Server full;"
+                             f" trying again in {seconds} s\n")
+        peer = self.accept()
+        peer.say("Welcome\n")
+        peer.socket.close()
+        self.finish(client, 0)
+
+    def test_half_sent_line(self) -> None:
+        """The rest of a line must not become a message of the next connection."""
+        client = self.start("-r")
+        peer = self.accept()
+        client.stdin.write(b"whole\nhalf")
+        client.stdin.flush()
+        self.assertEqual(peer.hear(10), b"whole\nhalf")
+        peer.reset()
+        self.assertEqual(client.stderr.readline(),
+                         b"chatcl: half a line was sent; the rest is dropped\n")
+        for rest in (b" a line,", b" its end\nnext\n"):
+            client.stdin.write(rest)
+            client.stdin.flush()
+            time.sleep(0.05)  # the client may see two pieces, or one
+        peer = self.accept()
+        self.assertEqual(peer.hear(5), b"next\n")
+        client.stdin.close()
+        client.stdin = None
+        self.assertEqual(peer.hear_all(), b"")
+        peer.socket.close()
+        client.communicate(timeout=DEADLINE)
+        self.assertEqual(client.returncode, 0)
+
+    def test_half_received_line(self) -> None:
+        client = self.start("-r")
+        peer = self.accept()
+        peer.say("Welcome\n::1: whole\n::1: ha")
+        peer.socket.close()
+        self.assertEqual(client.stderr.readline(),
+                         b"chatcl: half a line has come; it is dropped\n")
+        client.stdin.close()
+        client.stdin = None
+        peer = self.accept()
+        peer.say("Welcome\nand the end")
+        peer.socket.close()
+        out, _ = client.communicate(timeout=DEADLINE)
+        self.assertEqual(out, b"Welcome\n::1: whole\nWelcome\nand the end")
+
     def test_usage(self) -> None:
         for arguments in ("-x", "a 1 b", "a 0", "a 65536", "a 1x", "a -1"):
             client = subprocess.run(CHATCL + arguments.split(), stdin=subprocess.DEVNULL,
@@ -354,7 +421,7 @@ HOME, END = b"\x1b[H", b"\x1b[F"
 PASTE, PASTED = b"\x1b[200~", b"\x1b[201~"
 
 
-class TerminalTest(ClientTest):
+class TerminalCase(ClientTest):
     WIDTH, HEIGHT = 80, 24
 
     def setUp(self) -> None:
@@ -366,20 +433,27 @@ class TerminalTest(ClientTest):
         self.screen = Screen(self.WIDTH, self.HEIGHT)
         self.resize(self.WIDTH)
 
-    def resize(self, width: int) -> None:
-        self.screen.resize(width)
-        size = struct.pack("HHHH", self.HEIGHT, width, 0, 0)
+    def resize(self, width: int, height: int = HEIGHT) -> None:
+        self.screen.resize(width, height)
+        size = struct.pack("HHHH", height, width, 0, 0)
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
     def start(self, *options: str, prompt: str = "> |", **environment: str) -> Peer:
-        """Starts the client as a job; returns the connection, after the greeting."""
+        """Starts the client; returns the connection, after the greeting."""
+        self.start_job(*options, "127.0.0.1", str(self.port), **environment)
+        peer = self.accept()
+        peer.say("Welcome\n")
+        self.sees("Welcome", prompt)
+        return peer
+
+    def start_job(self, *arguments: str, **environment: str) -> None:
         reports, report = os.pipe()
         orders, order = os.pipe()
         self.addCleanup(os.close, order)
         self.reports = os.fdopen(reports)
         self.addCleanup(self.reports.close)
         self.order = order
-        command = CHATCL + list(options) + ["127.0.0.1", str(self.port)]
+        command = CHATCL + list(arguments)
         self.parent = subprocess.Popen(
             [sys.executable, "-c", JOB, str(report), str(orders)] + command,
             stdin=self.slave, stdout=self.slave, stderr=self.slave,
@@ -388,10 +462,6 @@ class TerminalTest(ClientTest):
         os.close(report), os.close(orders)
         self.pid = int(self.reported().split()[1])
         self.addCleanup(self.end, self.parent, self.pid)
-        peer = self.accept()
-        peer.say("Welcome\n")
-        self.sees("Welcome", prompt)
-        return peer
 
     @staticmethod
     def end(parent: subprocess.Popen, pid: int) -> None:
@@ -403,13 +473,13 @@ class TerminalTest(ClientTest):
             parent.kill()
         parent.wait()
 
-    def reported(self) -> str:
-        """The next word of the parent. The screen is looked at meanwhile: a terminal that
-        is not read would stop the client."""
+    def reported(self, looking: bool = True) -> str:
+        """The next word of the parent. Usually the screen is looked at meanwhile."""
         deadline = time.monotonic() + DEADLINE
-        while not select.select([self.reports], [], [], 0)[0]:
+        while not select.select([self.reports], [], [], 0 if looking else 0.05)[0]:
             self.assertLess(time.monotonic(), deadline, "the client does not end or stop")
-            self.look()
+            if looking:
+                self.look()
         return self.reports.readline().strip()
 
     def look(self) -> None:
@@ -428,9 +498,10 @@ class TerminalTest(ClientTest):
             self.look()
         self.assertEqual(self.screen.faults, [])
 
-    def ends(self, report: str) -> None:
+    def ends(self, *reports: str, looking: bool = True) -> None:
         """Checks how the client ends or stops, and that the terminal is as before."""
-        self.assertEqual(self.reported(), report)
+        report = self.reported(looking)
+        self.assertIn(report, reports)
         if report != "stopped":
             self.parent.wait()  # then the terminal is free for the next one
         while select.select([self.master], [], [], 0)[0]:
@@ -438,8 +509,18 @@ class TerminalTest(ClientTest):
         self.assertEqual(termios.tcgetattr(self.slave), self.modes)
         self.assertFalse(self.screen.paste)
         self.assertEqual(self.screen.faults, [])
-        self.assertEqual(self.screen.column, 0, "a shell's prompt would not fit in")
+        if looking:
+            self.assertEqual(self.screen.column, 0, "a shell's prompt would not fit in")
 
+    def seen_at_all(self, text: str) -> None:
+        """Waits until this has been written, wherever it is now."""
+        deadline = time.monotonic() + DEADLINE
+        while text.encode() not in self.screen.raw:
+            self.assertLess(time.monotonic(), deadline, f"{text} is not shown")
+            self.look()
+
+
+class TerminalTest(TerminalCase):
     # ---- typing and reading ----
 
     def test_own_line_is_shown_once(self) -> None:
@@ -574,6 +655,96 @@ class TerminalTest(ClientTest):
         self.resize(45)
         self.sees("Welcome", "x", "> <" + ("0123456789" * 5)[-41:] + "|")
 
+    def test_redraw_loses_nothing(self) -> None:
+        peer = self.start()
+        for number in range(30):
+            peer.say(f"::1: message {number}\n")
+            self.sees(f"::1: message {number}", "> |")
+            if number % 7 == 0:
+                self.type("\x0c")
+                while self.screen.lines() != ["> |"]:
+                    self.look()
+        for number in range(30):
+            self.assertIn(f"::1: message {number}", self.screen.all_lines())
+
+    def test_narrowing_leaves_one_piece_at_most(self) -> None:
+        """And none, if nothing is typed."""
+        peer = self.start()
+        peer.say("::1: hi\n")
+        self.sees("Welcome", "::1: hi", "> |")
+        self.resize(20)
+        peer.say("::1: narrow\n")
+        self.sees("Welcome", "::1: hi", "::1: narrow", "> |")
+        self.resize(80)
+        self.type("x" * 51)
+        self.sees("::1: narrow", "> " + "x" * 51 + "|")
+        for width in range(78, 28, -2):     # quickly, as when one pulls at the edge
+            self.resize(width)
+        peer.say("::1: end\n")
+        self.sees("::1: narrow", "> " + "x" * 28, "::1: end", "> <" + "x" * 26 + "|")
+
+    def test_emoji_of_several_parts(self) -> None:
+        for joins in (True, False):
+            self.screen = Screen(self.WIDTH, self.HEIGHT, joins=joins)
+            peer = self.start()
+            family = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
+            self.type((family + "\U0001f44d\U0001f3fd" + "ab").encode() + LEFT)
+            self.sees("> " + family + "\U0001f44d\U0001f3fda|b")
+            self.type(LEFT + b"\x7f")
+            self.sees("> " + family + "|ab")
+            self.type(b"\x7f\r")
+            self.assertEqual(peer.hear(3), b"ab\n")
+            self.type("\x03")
+            self.ends("killed 2")
+
+    def test_long_messages_are_cut_between_letters(self) -> None:
+        peer = self.start()
+        line = "a" + "й" * 600
+        for start in range(0, 601, 100):
+            self.type(line[start:start + 100])
+            self.look()
+        self.type("\r")
+        pieces = line[:512] + "\n" + line[512:] + "\n"
+        self.assertEqual(peer.hear(len(pieces.encode())).decode(), pieces)
+        half_a_letter_at_the_end = ("::1: " + "é" * 800).encode()[:1502]
+        peer.say(half_a_letter_at_the_end + b"\n")
+        self.sees("> |")
+        self.seen_at_all("\\xc3")
+        self.assertEqual(b"\\xa9" in self.screen.raw, False)
+        marks = "e" + "\u0301" * 700      # one letter, too long for one message
+        for start in range(0, 701, 100):
+            self.type(marks[start:start + 100])
+            self.look()
+        self.type("\r")
+        pieces = marks[:512] + "\n" + marks[512:] + "\n"
+        self.assertEqual(peer.hear(len(pieces.encode())).decode(), pieces)
+
+    def test_terminal_that_does_not_block(self) -> None:
+        """A program before us has left it so."""
+        os.set_blocking(self.slave, False)
+        peer = self.start()
+        lines = [f"::1: line {number}" for number in range(5000)]
+        text = "\n".join(lines) + "\n"
+        teller = threading.Thread(target=lambda: peer.say(text))
+        teller.start()
+        self.seen_at_all("line 4999\r\n")
+        teller.join()
+        seen = [line for line in self.screen.all_lines() if line.startswith("::1")]
+        self.assertEqual(seen, lines)
+
+    def test_locale_that_is_not_utf_8(self) -> None:
+        self.start(LC_ALL="C")
+        self.assertRegex(self.screen.lines()[0],
+                         r"^chatcl: the locale says \S+; this is UTF-8")
+        self.assertEqual(len(self.screen.lines()), 3)
+
+    def test_times(self) -> None:
+        self.start_job("-t", "127.0.0.1", str(self.port))
+        peer = self.accept()
+        peer.say("::1: hi\n")
+        self.seen_at_all("hi\r\n")
+        self.assertRegex(self.screen.lines()[0], r"^\d\d:\d\d:\d\d ::1: hi$")
+
     def test_colour(self) -> None:
         for environment, colour in (({}, True), ({"NO_COLOR": ""}, True),
                                     ({"NO_COLOR": "1"}, False)):
@@ -583,6 +754,11 @@ class TerminalTest(ClientTest):
                 peer.say("::1: hi\n")
                 self.sees("::1: hi", "> |")
                 self.assertEqual(b"m::1: \x1b[mhi" in self.screen.raw, colour)
+                peer.say("::1: again\n10.0.0.1: I, too\n")
+                self.sees("10.0.0.1: I, too", "> |")
+                said = re.findall(rb"\x1b\[38;5;(\d+)m([0-9.:]+): \x1b", self.screen.raw)
+                self.assertEqual(len(said), 3 if colour else 0)
+                self.assertEqual(len(set(said)), 2 if colour else 0)
                 self.type("\x03")
                 self.ends("killed 2")
 
@@ -609,23 +785,35 @@ class TerminalTest(ClientTest):
         self.ends("exited 0")
         self.assertEqual(self.screen.lines(), ["Welcome", "127.0.0.1: last words", "|"])
 
-    def test_deadly_signals(self) -> None:
-        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
-                       signal.SIGSEGV, signal.SIGABRT):
-            with self.subTest(number):
-                self.screen = Screen(self.WIDTH, self.HEIGHT)
-                self.start()
-                self.type("typed")
-                self.sees("Welcome", "> typed|")
-                os.kill(self.pid, number)
-                self.ends(f"killed {int(number)}")
-                self.assertEqual(self.screen.lines(), ["Welcome", "> typed", "|"])
-
     def test_interrupt_key(self) -> None:
+        for key, number in (("\x03", 2), ("\x1c", 3)):
+            self.screen = Screen(self.WIDTH, self.HEIGHT)
+            self.start()
+            self.type("typed" + key)
+            self.ends(f"killed {number}")
+            self.assertEqual(self.screen.lines()[0], "Welcome")
+
+    def test_interrupt_key_of_the_users_choice(self) -> None:
+        modes = termios.tcgetattr(self.slave)
+        modes[6][termios.VINTR] = b"\x18"
+        termios.tcsetattr(self.slave, termios.TCSANOW, modes)
+        self.modes = termios.tcgetattr(self.slave)
         self.start()
         self.type("typed\x03")
+        self.sees("Welcome", "> typed|")
+        self.type("\x18")
+        self.ends("killed 2")
+
+    def test_keys_in_a_paste(self) -> None:
+        """If one of these were obeyed, the shell would get what follows."""
+        peer = self.start()
+        self.type(PASTE + b"a\x03b\x1ac\x1cd\x04e\nrm -rf" + PASTED)
+        self.sees("Welcome", "> a^Cb^Zc^\\d^De↵rm -rf|")
+        self.type("\x7f\x7f\x7f\x7f\r")
+        self.assertEqual(peer.hear(13), b"a\x03b\x1ac\x1cd\x04e\nrm\n")
+        self.type(PASTE + b"\x1b[201\x03\x1b[20")
+        self.sees("Welcome", "> ^[[201^C|")  # the rest may become the end of the paste
+        self.type(PASTED + b"\x03")
         self.ends("killed 2")
 
     def test_stop_key(self) -> None:
@@ -682,6 +870,88 @@ class TerminalTest(ClientTest):
             "Welcome", f"chatcl: read 127.0.0.1:{self.port}: Connection reset by peer",
             "|"])
 
+    def test_half_line_of_a_lost_connection(self) -> None:
+        peer = self.start("-r")
+        peer.say("::1: whole\n::1: ha")
+        peer.socket.close()
+        peer = self.accept()
+        peer.say("Welcome back\n")
+        self.sees("Welcome back", "> |")
+        seen = self.screen.all_lines()
+        self.assertEqual(seen[:3], ["Welcome", "::1: whole", "::1: ha"])
+        self.assertRegex(seen[3], "^chatcl: read .*: The server has closed the connec")
+        self.assertRegex(seen[4], "^chatcl: connected to ")
+        self.assertEqual(seen[5:7], ["Welcome back", ">"])
+
+    # ---- what it is doing ----
+
+    def test_words_for_a_silent_server(self) -> None:
+        self.start_job("127.0.0.1", str(self.port))
+        self.sees("> |")
+        peer = self.accept()
+        self.sees("chatcl: connected, but nothing has come yet from"
+                  f" 127.0.0.1:{self.port}", "> |")
+        peer.say("Welcome\n")
+        self.sees("Welcome", "> |")
+        self.type("hello\r")
+        self.sees(f"chatcl: no answer yet from 127.0.0.1:{self.port}", "> |")
+        peer.say("::1: hello\n")
+        self.sees("::1: hello", "> |")
+        self.type("\x04")
+        words = ("chatcl: waiting for the connection to be closed (^C leaves at once) by"
+                 f" 127.0.0.1:{self.port}")
+        self.sees(words[:80], words[80:], "|")
+        self.assertEqual(peer.hear_all(), b"hello\n")
+        peer.socket.close()
+        self.ends("exited 0")
+
+    def test_words_for_a_server_that_stops_reading(self) -> None:
+        peer = self.start()
+        line = b"0123456789" * 6000
+        for start in range(0, len(line), 500):
+            self.type(line[start:start + 500])
+            self.look()
+        for _ in range(150):
+            self.type(b"\r" + UP)
+            self.look()
+        self.seen_at_all("chatcl: what you have typed waits, for nothing is read by 127.")
+        self.assertEqual(peer.hear(10), b"0123456789")
+
+    def test_words_for_a_slow_connection(self) -> None:
+        """A listener whose queue is full does not answer."""
+        self.listener.listen(0)
+        guests = []
+        for _ in range(4):
+            guests.append(socket.socket())
+            self.addCleanup(guests[-1].close)
+            guests[-1].setblocking(False)
+            guests[-1].connect_ex(("127.0.0.1", self.port))
+        self.start_job("127.0.0.1", str(self.port))
+        self.sees("> |")
+        self.sees(f"chatcl: connecting to 127.0.0.1:{self.port}", "> |")
+        self.type("hello\r")
+        self.seen_at_all("chatcl: what you have typed will be sent when connected")
+        self.type("\x03")
+        self.ends("killed 2")
+
+    def test_slow_name(self) -> None:
+        """Keys are obeyed while the name is looked up."""
+        with tempfile.TemporaryDirectory() as folder:
+            slow = os.path.join(folder, "slow.so")
+            source = "#include <unistd.h>\nint getaddrinfo(void) { sleep(60); return 1; }"
+            made = subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-", "-o", slow],
+                                  input=source.encode(), stderr=subprocess.DEVNULL)
+            if made.returncode != 0 or sys.platform == "darwin":
+                self.skipTest("no function can be put in the place of getaddrinfo here")
+            self.start_job("nowhere.example", "7", LD_PRELOAD=slow,
+                           ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=0")
+            self.sees("> |")
+            self.sees("chatcl: connecting to nowhere.example:7", "> |")
+            self.type("typed")
+            self.sees("> typed|")
+            self.type("\x03")
+            self.ends("killed 2")
+
     def test_server_comes_back(self) -> None:
         peer = self.start("-r")
         self.type("typed")
@@ -693,6 +963,199 @@ class TerminalTest(ClientTest):
         self.assertEqual(peer.hear(11), b"typed away\n")
         peer.say("Welcome back\n127.0.0.1: typed away\n")
         self.sees("Welcome back", "127.0.0.1: typed away", "> more|")
+
+
+class RoughTest(TerminalCase):
+    """Many times, and under bad conditions."""
+
+    def change_the_window(self, peer: Peer, chance: random.Random, widest: int) -> list:
+        """Messages, keys and changes of the window in any order; returns the messages."""
+        said = []
+        for step in range(40):
+            what = chance.randrange(4)
+            if what == 0:
+                width = chance.choice([12, self.screen.width - 1, self.screen.width, 100])
+                said.append("::1: m%02d-" % step + "x" * (min(width, widest) - 9))
+                peer.say(said[-1] + "\n")
+            elif what == 1:
+                keys = ["\x15", "\x01", "\x05", "k" * chance.randrange(90)]
+                self.type(chance.choice(keys))
+            elif what == 2:
+                self.resize(chance.randint(15, 100), chance.randint(2, 24))
+            for _ in range(chance.randrange(3)):
+                self.look()
+        return said
+
+    def test_changes_of_the_window_lose_nothing(self) -> None:
+        """Where rows are cut, the terminal itself loses what is behind the edge, so
+        messages are short there."""
+        for reflow in (True, False):
+            for seed in range(6):
+                with self.subTest(reflow=reflow, seed=seed):
+                    self.screen = Screen(self.WIDTH, self.HEIGHT, reflow)
+                    self.resize(self.WIDTH)
+                    peer = self.start()
+                    widest = 100 if reflow else 15
+                    said = self.change_the_window(peer, random.Random(seed), widest)
+                    self.resize(120)
+                    said.append("::1: the last one")
+                    peer.say(said[-1] + "\n")
+                    self.seen_at_all("the last one")
+                    seen = "\n".join(self.screen.all_lines())
+                    self.assertEqual([line for line in said if line not in seen], [])
+                    self.assertEqual(self.screen.faults, [])
+                    self.type("\x03")
+                    self.ends("killed 2")
+
+    def test_deadly_signals(self) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+        names = ("INT TERM HUP QUIT SEGV ABRT USR1 USR2 ALRM TRAP VTALRM PROF XCPU XFSZ"
+                 " SYS")
+        numbers = [getattr(signal, "SIG" + name) for name in names.split()]
+        if hasattr(signal, "SIGRTMAX"):
+            numbers += [signal.SIGIO, signal.SIGRTMIN, signal.SIGRTMAX]
+        for number in numbers:
+            with self.subTest(number):
+                self.screen = Screen(self.WIDTH, self.HEIGHT)
+                self.start()
+                self.type("typed")
+                self.sees("Welcome", "> typed|")
+                os.kill(self.pid, number)
+                self.ends(f"killed {int(number)}")
+                self.assertEqual(self.screen.lines(), ["Welcome", "> typed", "|"])
+
+    def test_two_signals_at_once(self) -> None:
+        """The second one must not end the program while the first one is handled."""
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+        for turn in range(30):
+            self.screen = Screen(self.WIDTH, self.HEIGHT)
+            self.start()
+            os.kill(self.pid, signal.SIGINT)
+            for _ in range(turn * 50):      # about so many microseconds
+                pass
+            try:
+                os.kill(self.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass
+            self.ends("killed 2", "killed 15")
+
+    def test_interrupt_key_while_nobody_looks(self) -> None:
+        self.fill(self.start())
+        self.type(b"typed\x03")
+        self.ends("killed 2", looking=False)
+
+    def test_deadly_signal_while_nobody_looks(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            self.screen = Screen(self.WIDTH, self.HEIGHT)
+            self.fill(self.start())
+            os.kill(self.pid, number)
+            self.ends(f"killed {int(number)}", looking=False)
+
+    def test_stop_key_while_nobody_looks(self) -> None:
+        peer = self.start()
+        self.fill(peer)
+        self.type(b"typed\x1a")
+        self.assertEqual(self.reported(looking=False), "stopped")
+        self.assertEqual(termios.tcgetattr(self.slave), self.modes)
+        os.write(self.order, b"g")
+        while termios.tcgetattr(self.slave) == self.modes:
+            self.look()
+        self.seen_at_all("> typed")
+        self.type(b"\x03")
+        self.assertEqual(self.reported(), "killed 2")
+
+    def test_interrupt_key_while_the_server_does_not_read(self) -> None:
+        self.start()
+        line = b"0123456789" * 6000
+        for start in range(0, len(line), 500):
+            self.type(line[start:start + 500])
+            self.look()
+        for _ in range(400):
+            self.type(b"\r" + UP)
+            self.look()
+        self.type(b"\x03")
+        self.ends("killed 2")
+
+    def fill(self, peer: Peer) -> None:
+        """Says more than the client can show while nobody looks at the screen."""
+        peer.socket.setblocking(False)
+        while select.select([], [peer.socket], [], 1)[1]:
+            peer.socket.send(b"::1: nobody looks\n" * 1000)
+        peer.socket.settimeout(DEADLINE)
+
+
+class TmuxTest(ClientTest):
+    """In a terminal that others have made."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.client = shlex.join([*CHATCL, "127.0.0.1", str(self.port)])
+
+    def tmux(self, *words: str) -> str:
+        socket_name = os.path.join(self.folder, "tmux")
+        run = subprocess.run(["tmux", "-S", socket_name, "-f", "/dev/null", *words],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env={**os.environ, "LC_ALL": "C.UTF-8", "TERM": "xterm"})
+        return run.stdout.decode()
+
+    def start(self, command: str) -> None:
+        self.addCleanup(self.tmux, "kill-server")
+        self.tmux("new-session", "-d", "-x", "80", "-y", "24", command)
+        self.tmux("set-option", "-g", "window-size", "manual")
+
+    def seen(self) -> str:
+        """All that is on the screen or above it, rows that were broken made whole."""
+        return self.tmux("capture-pane", "-p", "-J", "-S", "-")
+
+    def sees(self, text: str) -> str:
+        deadline = time.monotonic() + DEADLINE
+        while text not in self.seen():
+            self.assertLess(time.monotonic(), deadline, self.seen())
+            time.sleep(0.05)
+        return self.seen()
+
+    def test_changes_of_the_window_lose_nothing(self) -> None:
+        chance = random.Random(1)
+        self.start(self.client)
+        peer = self.accept()
+        said = ["Welcome"]
+        for width in [80, 79, 40, 39, 41, 20, 30, 60, 160, 100] * 3:
+            said.append(f"::1: m{len(said):02}-" + "x" * (width - 9))
+        for number, line in enumerate(said):
+            peer.say(line + "\n")
+            if number % 3 == 0:
+                self.tmux("resize-window", "-x", str(chance.randint(10, 120)),
+                          "-y", str(chance.randint(2, 30)))
+            if number % 4 == 0:
+                self.tmux("send-keys", "-l", "k" * chance.randint(1, 30))
+        self.sees(said[-1])
+        self.tmux("resize-window", "-x", "200", "-y", "30")
+        peer.say("::1: the end\n")
+        seen = self.sees("::1: the end")
+        self.assertEqual([line for line in said if line not in seen], [])
+
+    def test_keys_in_a_paste(self) -> None:
+        """What is behind ^C in a paste must not get to the shell that waits below."""
+        trap = os.path.join(self.folder, "trap")
+        self.start("sh")
+        self.tmux("send-keys", "-l", self.client + "\n")
+        peer = self.accept()
+        peer.say("Welcome\n")
+        self.sees("Welcome\n> ")
+        self.tmux("set-buffer", f"one\x03\ntouch {trap}\ntwo\x1a three")
+        self.tmux("paste-buffer", "-p")
+        self.sees("three")
+        self.tmux("send-keys", "Enter")
+        said = f"one\x03\ntouch {trap}\ntwo\x1a three\n".encode()
+        self.assertEqual(peer.hear(len(said)), said)
+        self.tmux("send-keys", "C-c")
+        self.assertEqual(peer.hear_all(), b"")
+        self.assertFalse(os.path.exists(trap))
 
 
 if __name__ == "__main__":

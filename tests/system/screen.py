@@ -1,11 +1,11 @@
 """A terminal's screen, for tests: what a user would see, and find when scrolling back.
 
-It knows what the client may write, and takes note of anything else as a fault. Terminals differ,
-so it can be told how to be:
+It knows what the client may write, and takes note of anything else as a fault. Terminals
+differ, so it can be told how to be:
 
-    reflow   when the window's width changes, long rows are broken and joined again (tmux, VTE,
-             urxvt); or they are cut (xterm, st)
-    joins    an emoji of several parts takes two columns (VTE); or each part has its own (xterm)
+    reflow   when the window's width changes, long rows are broken and joined again (tmux,
+             VTE); or they are cut (xterm, st)
+    joins    an emoji of several parts takes two columns; or each part has its own
 """
 import re
 import unicodedata
@@ -27,23 +27,24 @@ class Row:
 
     def __init__(self, width: int) -> None:
         self.cells = [" "] * width
-        self.wrapped = False    # the next row continues this one
+        self.wrapped = False  # the next row continues this one
 
 
 class Screen:
     ESCAPE = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])")
 
-    def __init__(self, width: int, height: int, reflow: bool = True, joins: bool = True) -> None:
+    def __init__(self, width: int, height: int, reflow: bool = True,
+                 joins: bool = True) -> None:
         self.width, self.height = width, height
         self.reflow, self.joins = reflow, joins
         self.rows = [Row(width) for _ in range(height)]
-        self.history: List[Row] = []    # what has been scrolled off, oldest first
+        self.history: List[Row] = []  # what has been scrolled off, oldest first
         self.row = self.column = 0
-        self.pending = False            # the last column is written: the next character wraps
+        self.pending = False  # the last column is written: the next character wraps
         self.paste, self.wraps = False, True
-        self.unread = b""               # the beginning of a character or of an escape sequence
+        self.unread = b""  # the beginning of a character or of an escape sequence
         self.faults: List[str] = []
-        self.raw = b""                  # all there ever was
+        self.raw = b""  # all there ever was
 
     # ---- what is written ----
 
@@ -73,6 +74,8 @@ class Screen:
             self.erase_below()
         elif letter == "H" and number == "":
             self.move(0, 0)
+        elif letter == "A":
+            self.move(max(0, self.row - int(number or 1)), self.column)
         elif (number, letter) in (("?2004", "h"), ("?2004", "l")):
             self.paste = letter == "h"
         elif (number, letter) in (("?7", "h"), ("?7", "l")):
@@ -113,8 +116,9 @@ class Screen:
         if columns(char) == 0:
             return True
         before = self.rows[self.row].cells[self.cell_before()]
-        return self.joins and (before.endswith("\u200d") or "\U0001f3fb" <= char <= "\U0001f3ff"
-                               or is_flag_half(char) and len(before) == 1 and is_flag_half(before))
+        flag = len(before) == 1 and is_flag_half(before) and is_flag_half(char)
+        skin = "\U0001f3fb" <= char <= "\U0001f3ff"
+        return self.joins and (before.endswith("\u200d") or skin or flag)
 
     def put_visible(self, char: str) -> None:
         width = columns(char)
@@ -123,9 +127,10 @@ class Screen:
             self.line_feed()
             self.column = 0
         self.column = min(self.column, self.width - width)
-        self.rows[self.row].cells[self.column:self.column + width] = [char] + [""] * (width - 1)
-        self.pending = self.column + width == self.width
-        self.column = min(self.width - 1, self.column + width)
+        end = self.column + width
+        self.rows[self.row].cells[self.column:end] = [char] + [""] * (width - 1)
+        self.pending = end == self.width
+        self.column = min(self.width - 1, end)
 
     def line_feed(self) -> None:
         self.pending = False
@@ -150,14 +155,14 @@ class Screen:
         while len(rows) > at + 1 and not "".join(rows[-1].cells).strip():
             rows.pop()
         top = max(0, len(rows) - self.height)
-        if self.height >= len(rows) - len(self.history):    # what was scrolled off stays so
+        if self.height >= len(rows) - len(self.history):  # what was scrolled off stays so
             top = max(top, min(len(self.history), at))
         self.history, self.rows = rows[:top], rows[top:]
         self.rows += [Row(width) for _ in range(self.height - len(self.rows))]
         self.row = at - top
 
     def reflowed(self, rows: List[Row], at: int, width: int):
-        """Breaks the logical lines anew; returns the rows, and which one has the cursor."""
+        """Breaks the logical lines anew; returns the rows, and which has the cursor."""
         result: List[Row] = []
         cursor, cells, offset = 0, [], -1
         for number, row in enumerate(rows):
@@ -183,7 +188,7 @@ class Screen:
         while True:
             end = width
             if len(cells) > width and cells[width] == "":
-                end -= 1                # a wide one does not fit
+                end -= 1  # a wide one does not fit
             rows[-1].cells = (cells[:end] + [" "] * width)[:width]
             cells = cells[end:]
             if not cells:
@@ -207,7 +212,7 @@ class Screen:
         return lines
 
     def all_lines(self) -> list:
-        """Everything, what was scrolled off included; a line that had to be broken is whole."""
+        """All, what was scrolled off included; a line that had to be broken is whole."""
         lines, text = [], ""
         for row in self.history + self.rows:
             text += "".join(row.cells)
