@@ -56,6 +56,7 @@ static void check_urls(void)
     check_url("redis://:pw@h/r", "", "pw", "h", "6379", "r");
     check_url("redis://u:p:w@h/r", "u", "p:w", "h", "6379", "r");
     check_url("redis://u@h/r@s", "u", "", "h", "6379", "r@s");
+    check_url("redis://h/r@s", "", "", "h", "6379", "r@s");
     check_url("redis://%41%3a%40:%2F@h/%d0%BF", "A:@", "/", "h", "6379", "\xd0\xbf");
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         CHECK(url_parse(wrong[i], &url) != NULL);
