@@ -227,7 +227,8 @@ static void on_acknowledged(struct room *room)
     room->n++;
     room->in_flight = false;
     room->waiting_len -= room->flight_len;
-    memmove(room->waiting, room->waiting + room->flight_len, room->waiting_len);
+    if (room->flight_len > 0)
+        memmove(room->waiting, room->waiting + room->flight_len, room->waiting_len);
     room->waiting_messages -= room->flight_messages;
     room->added_at = room->now;
 }
