@@ -20,6 +20,7 @@
 #include "options.h"
 #include "process.h"
 #include "rate.h"
+#include "room.h"
 #include "timeouts.h"
 
 #include <err.h>
@@ -42,6 +43,8 @@ static const char SERVER_FULL[] = "Server full\n";
 
 enum { GREETING_LEN = sizeof GREETING - 1 };
 
+#define END_LATER (UINT64_MAX - 1) /* client.end: it will be known */
+
 static struct {
     struct options options;
     struct rate rate;
@@ -51,6 +54,7 @@ static struct {
     struct listeners listeners;
     struct arrivals arrivals; /* with -p: those whose PROXY header has not come yet */
     struct feed feed;         /* what all clients are sent */
+    struct room *room;        /* through which it comes, or NULL */
     uint64_t flushed;         /* where the feed ended when it was last sent to all */
 
     /* Each client is in one of these, by what it is sent: */
@@ -60,8 +64,9 @@ static struct {
     struct timeouts closed;  /* it will be freed at the end of the batch */
     /* And in one of these, by what it says: */
     struct timeouts speakers; /* it may speak */
-    struct timeouts paused; /* it spoke too much, and is not read until its pause ends */
-    struct timeouts mute;   /* its messages are over, so it is never idle */
+    struct timeouts paused;  /* it spoke too much, and is not read until its pause ends */
+    struct timeouts leaving; /* its messages are over, and on their way in the room */
+    struct timeouts mute;    /* its messages are over, so it is never idle */
 
     size_t clients_count;
     struct addresses addresses; /* and how many of them have come from where */
@@ -84,7 +89,8 @@ struct client {
     struct feed_cursor cursor; /* what it has of the feed */
     uint64_t end;              /* where its share of the feed ends; UINT64_MAX: not yet */
     struct timeout by_moved;   /* in server.flowing, stalled, deaf or closed */
-    struct timeout by_heard;   /* in server.speakers, paused or mute */
+    struct timeout by_heard;   /* in server.speakers, paused, leaving or mute */
+    uint64_t last_word;        /* if leaving: where it ends, as room_said() counts */
     size_t unacknowledged;     /* bytes that were in the kernel when it last took one */
     int64_t rate_full_at;      /* see rate.h */
     struct address *address;   /* NULL: not counted */
@@ -98,11 +104,6 @@ static int64_t clock_ms(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static int64_t sooner(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* The clients that these stand for; NULL for NULL. */
@@ -290,17 +291,20 @@ static void clients_flush(void)
 static int on_message(struct client *client, struct slice text)
 {
     const struct endpoint *endpoint = &client->endpoint;
+    struct slice sender = {endpoint->text + endpoint->address,
+                           server.options.bare ? 0 : endpoint->address_len};
 
     client->rate_full_at = rate_spend(server.rate, client->rate_full_at, server.now);
     if (server.options.quiet)
         log_event("message from %s, %zu bytes", endpoint->text, text.len);
     else
         log_message(endpoint->text, text.bytes, text.len);
+    if (server.room != NULL)
+        return room_say(server.room, sender, text);
     if (feed_reserve(&server.feed, sizeof endpoint->text + text.len) < 0)
         return -1;
-    if (!server.options.bare) {
-        feed_append(&server.feed, endpoint->text + endpoint->address,
-                    endpoint->address_len);
+    if (sender.len > 0) {
+        feed_append(&server.feed, sender.bytes, sender.len);
         feed_append(&server.feed, ": ", 2);
     }
     feed_append(&server.feed, text.bytes, text.len);
@@ -321,6 +325,14 @@ static void on_bytes(struct client *client, const char *bytes, size_t len)
         client_close(client, "out of memory");
 }
 
+/* Takes no more messages from the client. It gets all that has been said until now. */
+static void client_mute(struct client *client)
+{
+    client_hear(client, server.room == NULL ? &server.mute : &server.leaving);
+    client->end = server.room == NULL ? feed_end(&server.feed) : END_LATER;
+    client->last_word = room_said(server.room);
+}
+
 /* The client will send no more. It still gets all that it was to have until now. */
 static void on_end(struct client *client)
 {
@@ -329,7 +341,6 @@ static void on_end(struct client *client)
     struct slice message;
 
     client->input_ended = true;
-    client_hear(client, &server.mute);
     if (may_have_tail && lines_end(&client->lines, &message) &&
         on_message(client, message) < 0) {
         client_close(client, "out of memory");
@@ -338,7 +349,7 @@ static void on_end(struct client *client)
                                                      : "server stopping");
     } else {
         if (client->end == UINT64_MAX)
-            client->end = feed_end(&server.feed);
+            client_mute(client);
         client_watch(client, client->interest & ~EVLOOP_READ);
         if (client->fd >= 0)
             client_flush(client);
@@ -362,7 +373,7 @@ static ssize_t client_recv(struct client *client, char bytes[READ_MAX])
     size_t allowed = rate_allows(server.rate, client->rate_full_at, server.now);
     ssize_t n;
 
-    if (limited && allowed == 0) {
+    if ((limited && allowed == 0) || (!server.stopping && room_is_full(server.room))) {
         client_pause(client);
         errno = EAGAIN;
         return -1;
@@ -400,6 +411,38 @@ static void on_client(void *owner, int ready)
     if (client->fd >= 0 && ready & EVLOOP_READ &&
         (client->interest & EVLOOP_READ || client->input_ended))
         on_readable(client);
+}
+
+/* ---- the room ---- */
+
+/* Nobody may go on as if nothing were missing. */
+static void on_missed(const char *reason)
+{
+    struct client *client;
+    size_t count = 0;
+
+    for (; (client = heard(timeouts_first(&server.speakers))) != NULL ||
+           (client = heard(timeouts_first(&server.paused))) != NULL ||
+           (client = heard(timeouts_first(&server.leaving))) != NULL;
+         count++)
+        client_close(client, "missed messages of the room");
+    log_event("missed messages of the room: %zu clients disconnected (%s)", count,
+              reason);
+}
+
+/* Who is leaving has its share once its last word has come back. */
+static void room_check(void)
+{
+    struct client *client;
+
+    room_turn(server.room);
+    while ((client = heard(timeouts_first(&server.leaving))) != NULL &&
+           client->last_word <= room_heard(server.room)) {
+        client_hear(client, &server.mute);
+        client->end = feed_end(&server.feed);
+        if (!client->deaf)
+            client_flush(client);
+    }
 }
 
 /* ---- newcomers ---- */
@@ -530,6 +573,7 @@ static int sleep_ms(void)
     int64_t next = listeners_next(&server.listeners);
 
     next = sooner(next, arrivals_next(&server.arrivals));
+    next = sooner(next, room_next(server.room));
     next = sooner(next, timeouts_next(&server.speakers));
     next = sooner(next, timeouts_next(&server.paused));
     next = sooner(next, timeouts_next(&server.stalled));
@@ -567,8 +611,7 @@ static void server_stop(void)
     arrivals_close(&server.arrivals);
     while ((client = heard(timeouts_first(&server.paused))) != NULL ||
            (client = heard(timeouts_first(&server.speakers))) != NULL) {
-        client_hear(client, &server.mute);
-        client->end = feed_end(&server.feed);
+        client_mute(client);
         client_watch(client, client->interest | EVLOOP_READ);
     }
     clients_flush();
@@ -576,8 +619,10 @@ static void server_stop(void)
 
 static bool server_stopped(void)
 {
+    bool all_said = room_heard(server.room) == room_said(server.room);
+
     return server.stop_at > 0 &&
-           (server.clients_count == 0 || server.now >= server.stop_at);
+           ((server.clients_count == 0 && all_said) || server.now >= server.stop_at);
 }
 
 static void server_open(int argc, char **argv)
@@ -593,6 +638,7 @@ static void server_open(int argc, char **argv)
     timeouts_init(&server.closed, 0);
     timeouts_init(&server.speakers, server.options.idle_ms);
     timeouts_init(&server.paused, rate_pause_ms(server.rate));
+    timeouts_init(&server.leaving, 0);
     timeouts_init(&server.mute, 0);
     if (feed_open(&server.feed) < 0 || addresses_open(&server.addresses) < 0)
         err(1, "malloc");
@@ -610,8 +656,9 @@ static void server_open(int argc, char **argv)
     server.listeners.on_newcomer = server.options.proxied ? on_connection : client_admit;
     server.listeners.loop = server.loop;
     server.listeners.now = &server.now;
-    listeners_open(&server.listeners, server.options.address, server.options.port);
-    server.log_retry_ms = log_flush();
+    server.room = room_open(&server.options.room, server.loop, &server.feed, on_missed,
+                            &server.now);
+    server.log_retry_ms = -1;
 }
 
 /* One batch of events: read and accept; then send, once to each client; then the rest. */
@@ -635,10 +682,22 @@ static void server_turn(void)
     }
     if (server.stop_at > 0 && !server.stopping)
         server_stop();
+    room_check();
     if (feed_end(&server.feed) != server.flushed)
         clients_flush();
     deadlines_check(n);
     clients_free();
+    server.log_retry_ms = log_flush();
+}
+
+/* Newcomers are let in once there is a chat. */
+static void server_listen(void)
+{
+    while (!room_is_joined(server.room) && server.stop_at == 0)
+        server_turn();
+    if (server.stop_at > 0)
+        return;
+    listeners_open(&server.listeners, server.options.address, server.options.port);
     server.log_retry_ms = log_flush();
 }
 
@@ -659,9 +718,11 @@ static void server_close(void)
     int64_t until = clock_ms() + DRAIN_MS;
 
     log_drain(until); /* the last lines are those that a reader looks for */
-    while ((client = heard(timeouts_first(&server.mute))) != NULL)
+    while ((client = heard(timeouts_first(&server.mute))) != NULL ||
+           (client = heard(timeouts_first(&server.leaving))) != NULL)
         client_close(client, "server stopping");
     clients_free();
+    room_close(server.room);
     feed_close(&server.feed);
     addresses_close(&server.addresses);
     close(server.loop);
@@ -671,6 +732,7 @@ static void server_close(void)
 int main(int argc, char **argv)
 {
     server_open(argc, argv);
+    server_listen();
     while (!server_stopped())
         server_turn();
     server_close();

@@ -8,13 +8,9 @@
 #define LISTENERS_H
 
 #include "net.h"
+#include "watched.h"
 
 #include <stdint.h>
-
-/* What the loop watches: the first member of whatever its data points to. */
-struct watched {
-    void (*on_event)(void *owner, int ready);
-};
 
 typedef void on_newcomer(int fd, const struct sockaddr_storage *from);
 

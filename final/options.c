@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 static const char USAGE[] =
-    "usage: chatsrv [-hnpq] [-l address] [-t seconds] [-s seconds] [-b bytes] "
+    "usage: chatsrv [-hnpq] [-l address] [-j url] [-t seconds] [-s seconds] [-b bytes] "
     "[-c clients] [-i clients] [-r messages] [port]\n"
     "  -l address  listen there only (by default at all of this machine's addresses)\n"
+    "  -j url      join a room of many servers, which is a stream in Redis:\n"
+    "              " URL_FORM "; the password may be in REDISCLI_AUTH\n"
     "  -t seconds  disconnect a client that sends nothing for so long (0: never)\n"
     "  -s seconds  disconnect a client that takes no byte for so long (60; 0: never)\n"
     "  -b bytes    disconnect a client that lags farther behind than this (16777216)\n"
@@ -41,6 +43,17 @@ static long number_parse(const char *what, const char *text, long min, long max)
     return number;
 }
 
+/* A password in the environment is seen by fewer people than one on a command line. */
+static void room_parse(const char *text, struct url *room)
+{
+    const char *wrong = url_parse(text, room), *password = getenv("REDISCLI_AUTH");
+
+    if (wrong != NULL)
+        errx(2, "-j: %s", wrong);
+    if (room->password[0] == '\0' && password != NULL)
+        snprintf(room->password, sizeof room->password, "%s", password);
+}
+
 static void usage(void)
 {
     fputs(USAGE, stdout);
@@ -57,10 +70,13 @@ struct options options_parse(int argc, char **argv)
     int option;
 
     opterr = 0; /* one line is enough: ours */
-    while ((option = getopt(argc, argv, ":hnpql:t:s:b:c:i:r:")) != -1) {
+    while ((option = getopt(argc, argv, ":hnpql:j:t:s:b:c:i:r:")) != -1) {
         switch (option) {
         case 'l':
             options.address = optarg;
+            break;
+        case 'j':
+            room_parse(optarg, &options.room);
             break;
         case 't':
             options.idle_ms = 1000 * (int64_t)number_parse("-t", optarg, 0, 1000000);

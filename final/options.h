@@ -7,6 +7,8 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
+#include "url.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +16,7 @@
 struct options {
     const char *address; /* where to listen; NULL: at all of this machine's addresses */
     const char *port;
+    struct url room;    /* that is shared with other servers; its host is "": none */
     bool bare;          /* send messages without the sender's address */
     bool proxied;       /* each connection begins with a PROXY header */
     bool quiet;         /* leave the texts of messages out of the log */

@@ -84,7 +84,7 @@ static void state_enter(struct redis *redis, enum redis_state state, int64_t now
 /* Watches the socket for what is wanted of it. Returns 0; -1 with errno. */
 static int interest_set(struct redis *redis, int interest)
 {
-    if (evloop_mod(redis->loop, redis->fd, redis->interest, interest, redis->data) < 0)
+    if (evloop_mod(redis->loop, redis->fd, redis->interest, interest, redis) < 0)
         return -1;
     redis->interest = interest;
     return 0;
@@ -182,12 +182,11 @@ static void on_dialled(struct redis *redis, int64_t now)
 
 /* ---- A connection's life ---- */
 
-int redis_open(struct redis *redis, struct redis_server *server, int loop, void *data,
+int redis_open(struct redis *redis, struct redis_server *server, int loop,
                size_t out_room)
 {
     *redis = (struct redis){.server = server,
                             .loop = loop,
-                            .data = data,
                             .fd = -1,
                             .pause_ms = PAUSE_MIN_MS,
                             .out_room = out_room < AUTH_MAX ? AUTH_MAX : out_room};

@@ -13,6 +13,7 @@
 
 #include "resp.h"
 #include "url.h"
+#include "watched.h"
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -40,9 +41,9 @@ enum redis_state {
 };
 
 struct redis {
+    struct watched watched; /* the caller says what is to be done with its events */
     struct redis_server *server;
     int loop, fd;
-    void *data;   /* what the loop hands out with its events */
     int interest; /* what the loop watches fd for */
     enum redis_state state;
     size_t address;   /* the next to dial, or the one in use */
@@ -69,7 +70,7 @@ const char *redis_lookup(struct redis_server *server);
  * Makes a connection that is to be dialled at once; out_room bounds the commands that
  * wait to be sent, in bytes. Returns 0; -1 with errno ENOMEM.
  */
-int redis_open(struct redis *redis, struct redis_server *server, int loop, void *data,
+int redis_open(struct redis *redis, struct redis_server *server, int loop,
                size_t out_room);
 
 /* Closes it, and releases its memory. */

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "origins.h"
 #include "redis.h"
+#include "timeouts.h"
 #include "utf8.h"
 
 #include <err.h>
@@ -46,9 +47,10 @@ struct room {
     bool joined;                               /* once, at the start */
     bool well; /* what is added comes back; if not, the log has said so */
     char trouble[REDIS_REASON_MAX]; /* what has kept us from joining so far */
-    int64_t now, opened;
-    int64_t told;      /* when the log last said what is wrong, */
-    int64_t told_form; /* and that an entry is not of our form */
+    const int64_t *clock;           /* the caller's, */
+    int64_t now, opened;            /* and what it said last, and at first */
+    int64_t told;                   /* when the log last said what is wrong, */
+    int64_t told_form;              /* and that an entry is not of our form */
 
     /* A. The entry in flight is the first bytes of what waits. */
     char origin[ORIGIN_LEN + 1];
@@ -130,7 +132,7 @@ static void reading_begin(struct room *room)
     room->cursor = slice_of("0-0");
     room->live = false;
     room->marker_due = true;
-    room->marker = UINT64_MAX;
+    room->marker = UINT64_MAX; /* none yet */
     room->check_due = true;
     origins_clear(room->origins);
 }
@@ -343,6 +345,8 @@ static void on_own_entry(struct room *room, const struct entry *entry)
     } else if (entry->n == room->marker) {
         room->live = true;
         room->heard = room->marker_said;
+    } else if (room->marker != UINT64_MAX && entry->n > room->marker) {
+        hole_found(room, "the marker is missing");
     }
     if (room->in_flight && entry->n == room->n && room->a.state != REDIS_READY)
         on_acknowledged(room);
@@ -487,8 +491,10 @@ static void on_b_lost(struct room *room)
  * Notes what time it is. If this server has slept, nobody else can be blamed for the
  * time, and there is no knowing what it has missed.
  */
-static void clock_set(struct room *room, int64_t now)
+static void clock_read(struct room *room)
 {
+    int64_t now = *room->clock;
+
     if (now > room->now + PAUSE_MS) {
         room->moved = room->a.heard = room->b.heard = now;
         room->check_due = true;
@@ -505,11 +511,13 @@ static void return_check(struct room *room)
         hole_found(room, "what we added did not come back");
 }
 
-void room_turn(struct room *room, int64_t now)
+void room_turn(struct room *room)
 {
-    clock_set(room, now);
-    redis_turn(&room->a, now);
-    redis_turn(&room->b, now);
+    if (room == NULL)
+        return;
+    clock_read(room);
+    redis_turn(&room->a, room->now);
+    redis_turn(&room->b, room->now);
     a_turn(room);
     b_turn(room);
     return_check(room);
@@ -518,20 +526,18 @@ void room_turn(struct room *room, int64_t now)
     if (room->b.lost)
         on_b_lost(room);
     room->a.lost = room->b.lost = false;
-    if (!room->joined && now >= room->opened + JOIN_MAX_MS)
+    if (!room->joined && room->now >= room->opened + JOIN_MAX_MS)
         trouble_tell(room, room->trouble, true);
     wellness_check(room);
 }
 
-static int64_t sooner(int64_t a, int64_t b)
+int64_t room_next(const struct room *room)
 {
-    return a < b ? a : b;
-}
+    int64_t next;
 
-int64_t room_deadline(const struct room *room)
-{
-    int64_t next = room->now + SILENCE_MAX_MS; /* so a longer sleep was not our own */
-
+    if (room == NULL)
+        return INT64_MAX;
+    next = room->now + SILENCE_MAX_MS; /* so a longer sleep was not our own */
     next = sooner(next, redis_deadline(&room->a));
     next = sooner(next, redis_deadline(&room->b));
     if (room->add_at > room->now)
@@ -543,19 +549,28 @@ int64_t room_deadline(const struct room *room)
     return room->joined ? next : sooner(next, room->opened + JOIN_MAX_MS);
 }
 
-void room_on_event(struct room *room, int connection, int ready, int64_t now)
+/* ---- The loop ---- */
+
+static void on_a_event(void *owner, int ready)
 {
-    struct redis *redis = connection == 0 ? &room->a : &room->b;
+    struct room *room = LIST_OWNER(owner, struct room, a);
     struct resp_item item;
 
-    clock_set(room, now);
-    redis_on_event(redis, ready, now);
-    while (redis_next(redis, &item, now) > 0) {
-        if (redis == &room->a)
-            on_a_item(room, &item);
-        else
-            on_b_item(room, &item);
-    }
+    clock_read(room);
+    redis_on_event(&room->a, ready, room->now);
+    while (redis_next(&room->a, &item, room->now) > 0)
+        on_a_item(room, &item);
+}
+
+static void on_b_event(void *owner, int ready)
+{
+    struct room *room = LIST_OWNER(owner, struct room, b);
+    struct resp_item item;
+
+    clock_read(room);
+    redis_on_event(&room->b, ready, room->now);
+    while (redis_next(&room->b, &item, room->now) > 0)
+        on_b_item(room, &item);
 }
 
 /* ---- Joining, leaving, speaking ---- */
@@ -573,26 +588,32 @@ static void origin_make(char origin[ORIGIN_LEN + 1])
         sprintf(origin + 2 * i, "%02x", bytes[i]);
 }
 
-struct room *room_open(const struct url *url, int loop, void *data[ROOM_CONNECTIONS],
-                       struct feed *feed, room_missed *on_missed, int64_t now)
+struct room *room_open(const struct url *url, int loop, struct feed *feed,
+                       room_missed *on_missed, const int64_t *now)
 {
-    struct room *room = calloc(1, sizeof *room);
+    struct room *room;
     const char *error;
 
+    if (url->host[0] == '\0')
+        return NULL;
+    room = calloc(1, sizeof *room);
     if (room == NULL || (room->origins = origins_open()) == NULL ||
         trail_open(&room->trail) < 0)
         err(1, "malloc");
     room->server.url = *url;
     room->feed = feed;
     room->on_missed = on_missed;
-    room->now = room->opened = now;
+    room->clock = now;
+    room->now = room->opened = *now;
     snprintf(room->trouble, sizeof room->trouble, "no answer for 10 s");
     room->name[utf8_visible(room->name, url->room, strlen(url->room))] = '\0';
     if ((error = redis_lookup(&room->server)) != NULL)
         errx(1, "%s: %s", url->host, error);
-    if (redis_open(&room->a, &room->server, loop, data[0], COMMAND_MAX) < 0 ||
-        redis_open(&room->b, &room->server, loop, data[1], COMMAND_MAX) < 0)
+    if (redis_open(&room->a, &room->server, loop, COMMAND_MAX) < 0 ||
+        redis_open(&room->b, &room->server, loop, COMMAND_MAX) < 0)
         err(1, "malloc");
+    room->a.watched.on_event = on_a_event;
+    room->b.watched.on_event = on_b_event;
     origin_make(room->origin);
     reading_begin(room);
     return room;
@@ -600,6 +621,8 @@ struct room *room_open(const struct url *url, int loop, void *data[ROOM_CONNECTI
 
 void room_close(struct room *room)
 {
+    if (room == NULL)
+        return;
     redis_close(&room->a);
     redis_close(&room->b);
     origins_close(room->origins);
@@ -610,7 +633,7 @@ void room_close(struct room *room)
 
 bool room_is_joined(const struct room *room)
 {
-    return room->joined;
+    return room == NULL || room->joined;
 }
 
 /* Adds bytes to what waits, for which there is room. */
@@ -646,15 +669,15 @@ int room_say(struct room *room, struct slice sender, struct slice text)
 
 bool room_is_full(const struct room *room)
 {
-    return room->waiting_len >= ROOM_WAITING_MAX;
+    return room != NULL && room->waiting_len >= ROOM_WAITING_MAX;
 }
 
 uint64_t room_said(const struct room *room)
 {
-    return room->said;
+    return room == NULL ? 0 : room->said;
 }
 
 uint64_t room_heard(const struct room *room)
 {
-    return room->heard;
+    return room == NULL ? 0 : room->heard;
 }

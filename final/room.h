@@ -7,10 +7,9 @@
  * waits here. Where something has been missed for good, that is said aloud: a hole that
  * nobody sees is worse than an end.
  *
- * Interface: room_open(), then room_turn() in every round of the event loop, before which
- * room_on_event() gets the events of its two connections. What comes goes to the
- * end of a feed (feed.h). The room knows no clients: see chatsrv.c; the promises
- * and how they are kept: notes/rooms.md.
+ * Interface: room_open(), then room_turn() in every round of the event loop, behind its
+ * events. What is said in the room goes to the end of a feed (feed.h). It knows no
+ * clients: see chatsrv.c; what is promised and how that is kept: notes/rooms.md.
  */
 #ifndef ROOM_H
 #define ROOM_H
@@ -23,41 +22,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum {
-    ROOM_WAITING_MAX = 1024 * 1024
-}; /* bytes: with so many waiting the room is full */
+enum { ROOM_WAITING_MAX = 1024 * 1024 }; /* bytes: then the room is full */
 
 /* Something has been missed, for this reason; what comes now is a new beginning. */
 typedef void room_missed(const char *reason);
 
-enum { ROOM_CONNECTIONS = 2 };
-
 struct room;
 
 /*
- * Looks the host up and begins to join. The loop is an event loop's (evloop.h), which
- * hands out data with the events of each connection; now is a monotonic clock in
- * milliseconds. Ends the program with status 1 on an error.
+ * Looks the host up and begins to join; what is said in the room goes to the feed. The
+ * loop is an event loop's (evloop.h) and calls what it watches (watched.h); now is the
+ * caller's clock, in milliseconds. Ends the program with status 1 on an error. Returns
+ * NULL if the URL's host is "": no room. All other functions put up with that.
  */
-struct room *room_open(const struct url *url, int loop, void *data[ROOM_CONNECTIONS],
-                       struct feed *feed, room_missed *on_missed, int64_t now);
+struct room *room_open(const struct url *url, int loop, struct feed *feed,
+                       room_missed *on_missed, const int64_t *now);
 
 /* Leaves the room, wherever it stands. */
 void room_close(struct room *room);
-
-/* The loop has reported this connection, the 0th or the 1st. */
-void room_on_event(struct room *room, int connection, int ready, int64_t now);
 
 /*
  * Does what is due: dials, gives up, adds an entry. Until the room is joined, ends the
  * program with status 1 if that is refused or takes more than 10 s.
  */
-void room_turn(struct room *room, int64_t now);
+void room_turn(struct room *room);
 
-/* When room_turn() has something to do next; there is always something. */
-int64_t room_deadline(const struct room *room);
+/* When room_turn() has something to do next; INT64_MAX without a room. */
+int64_t room_next(const struct room *room);
 
-/* Whether it has been joined: from then on messages come. */
+/* Whether it has been joined, once, so that messages come; true without a room. */
 bool room_is_joined(const struct room *room);
 
 /*

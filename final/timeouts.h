@@ -63,4 +63,10 @@ static inline struct timeout *timeouts_due(const struct timeouts *timeouts, int6
     return now >= timeouts_next(timeouts) ? timeouts_first(timeouts) : NULL;
 }
 
+/* Of two times the sooner one. */
+static inline int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 #endif

@@ -92,6 +92,7 @@ def test_jobs() -> Iterator[Job]:
     yield from other_jobs("native")
     yield Job("chatload", "CHATLOAD={native/chatload} CHATSRV_TEST_SERVER='{native/chatsrv} {port}'"
                           " python3 tests/system/chatload_test.py")
+    yield room_job("native", "Joining Chat Trouble Holes")
     yield Job("notes", "python3 notes/embed.py check")
     yield Job("submit", "python3 tests/system/submit_test.py")
     yield Job("make", "python3 tests/system/make_test.py make")
@@ -125,6 +126,12 @@ def other_jobs(variant: str) -> Iterator[Job]:
               tests="PipeTest TerminalTest")
 
 
+def room_job(variant: str, tests: str) -> Job:
+    return Job(f"room script {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+                                         " python3 tests/system/room_script_test.py" % variant,
+               tests=tests)
+
+
 def check_jobs() -> Iterator[Job]:
     """What `make check` runs."""
     yield from test_jobs()
@@ -141,6 +148,12 @@ def check_jobs() -> Iterator[Job]:
               tests="RoughTest")
     yield Job("chatcl tmux", "CHATCL={native/chatcl} python3 tests/system/chatcl_test.py",
               tests="TmuxTest", needs="tmux")
+    yield room_job("asan", "Joining Chat Trouble Holes")
+    yield room_job("asan-kqueue", "")
+    for variant in ("asan", "asan-kqueue"):
+        yield Job(f"room {variant} redis", "python3 tests/system/room_test.py --plays 2"
+                                           " --server '{%s/chatsrv} {options} {port}'" % variant,
+                  needs="redis-server")
     yield Job("kqueue asan", "{asan-kqueue/kqueue_test}")
     yield Job("fuzz", "python3 tests/fuzz/fuzz.py", needs="clang", alone=True)
     yield Job("floods asan", "CHATSRV_TEST_SERVER='{asan/chatsrv} {options} {port}'"

@@ -31,8 +31,9 @@ TARGETS = {
     "proxy": (["proxy"], 300),
     "resp": (["resp"], 2000),
     "edit": (["edit", "letter", "show", "utf8"], 500),
-    "server": (["addresses", "arrivals", "feed", "lines", "listeners", "log", "net",
-                "options", "process", "proxy", "rate", "utf8"], 300),
+    "server": (["addresses", "arrivals", "entry", "feed", "lines", "listeners", "log", "net",
+                "options", "origins", "process", "proxy", "rate", "redis", "resp", "room",
+                "url", "utf8"], 300),
 }
 
 
