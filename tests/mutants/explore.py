@@ -33,8 +33,9 @@ import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import mutants
 import runner
-from runner import BUILD, ROOT, Job
+from runner import ROOT, Job
 
 COPY = ROOT / "build" / f"explore-{os.getpid()}"
 SURVIVORS = pathlib.Path(__file__).with_name("survivors.txt")
@@ -301,8 +302,8 @@ def tests_for(source: str, thorough: bool) -> List[Job]:
         return [*quick, *pick("step 6 asan-kqueue", "faults")] if thorough else quick
     quick = [*(pick(f"{name} asan") if name != "chatsrv" else []),
              *pick("final native", tests="-f Test6 TestRules.test_limit"),
-             *pick("chatsrv native", tests="-f"),
-             *pick("model asan")]
+             *pick("model asan"),
+             *pick("chatsrv native", tests="-f")]
     if name in PURE or not thorough:
         return quick
     return [*quick, *pick("final native", tests="-f"),
@@ -328,10 +329,9 @@ class Judge:
         done = subprocess.run(command, cwd=COPY / "tests", stderr=subprocess.DEVNULL)
         return (COPY / "object.o").read_bytes() if done.returncode == 0 else None
 
-    def build(self, job: Job) -> bool:
-        results = [runner.build(variant, programs, COPY)
-                   for variant, programs in runner.programs_by_variant([job]).items()]
-        return all(result.passed for result in results)
+    @staticmethod
+    def build(job: Job) -> bool:
+        return mutants.build_for([job], COPY).passed
 
     def prepare(self) -> List[str]:
         """Runs all tests on the sources as they are; returns what failed."""

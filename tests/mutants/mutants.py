@@ -10,7 +10,7 @@ Such a file says in one sentence what is wrong, then which test has to notice:
 
 and ends with a unified diff of one source. Line numbers in it do not count: what stands in the
 diff has to be in the source once. It is applied to a copy of the repository; there, the test has
-to fail. Before, all these tests have to pass without any fault.
+to fail. Before that, all these tests have to pass without any fault.
 """
 import contextlib
 import functools
@@ -18,11 +18,11 @@ import pathlib
 import re
 import shutil
 import sys
-from typing import Iterator, List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple, Set
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import runner
-from runner import Job, Result, ROOT
+from runner import BUILD, Job, Result, ROOT
 
 MUTANTS = ROOT / "tests" / "mutants"
 JOBS = {job.name: job for job in runner.check_jobs()}
@@ -58,27 +58,53 @@ def apply(text: str, hunk: str) -> str:
 
 
 @contextlib.contextmanager
-def copy(name: str) -> Iterator[pathlib.Path]:
-    """A copy of the repository, as far as it is needed."""
+def copy(name: str, origin: pathlib.Path = ROOT) -> Iterator[pathlib.Path]:
+    """A copy of the repository, as far as it is needed, and what has been compiled there."""
     root = ROOT / "build" / "mutants" / name
     shutil.rmtree(root, ignore_errors=True)
     for folder in ("final", "steps", "tests"):
-        shutil.copytree(str(ROOT / folder), str(root / folder), symlinks=True)
+        shutil.copytree(str(origin / folder), str(root / folder), symlinks=True)
+    if origin != ROOT:
+        for objects in (origin / BUILD).glob("*/objects"):
+            shutil.copytree(str(objects), str(root / objects.relative_to(origin)))
     yield root
     shutil.rmtree(root)
 
 
 def build_for(jobs: List[Job], root: pathlib.Path) -> Result:
-    results = [runner.build(variant, programs, root)
-               for variant, programs in runner.programs_by_variant(jobs).items()]
+    results = []
+    for variant, programs in runner.programs_by_variant(jobs).items():
+        if "chatsrv" in programs:
+            results.append(build_server(variant, root))
+        results.append(runner.build(variant, set(programs) - {"chatsrv"}, root))
     return Result("build", all(result.passed for result in results),
                   "".join(result.output for result in results),
                   sum(result.seconds for result in results))
 
 
-def judge(mutant: Mutant) -> Result:
+def build_server(variant: str, root: pathlib.Path) -> Result:
+    """Compiles what has changed since the last time, and links it."""
+    compiler, link = runner.flags(variant)
+    makefile = (root / "final" / "Makefile").read_text()
+    names = re.search(r"^SERVER = ((.*\\\n)*.*)", makefile, re.M)[1].replace("\\", "").split()
+    headers = max(path.stat().st_mtime for path in (root / "final").glob("*.h"))
+    objects = root / BUILD / variant / "objects"
+    objects.mkdir(parents=True, exist_ok=True)
+    commands = []
+    for name in names:
+        source, compiled = root / "final" / name, objects / (name + ".o")
+        if not compiled.exists() or compiled.stat().st_mtime <= max(headers,
+                                                                    source.stat().st_mtime):
+            commands.append(f"{compiler} -c -o ../{compiled.relative_to(root)} ../final/{name}")
+    folder = f"../{BUILD}/{variant}"
+    commands.append(f"rm -f {folder}/chatsrv && {compiler} -o {folder}/chatsrv "
+                    + " ".join(f"{folder}/objects/{name}.o" for name in names) + f" {link}")
+    return runner.run(f"build {variant}", "cd tests && " + " && ".join(commands), root=root)
+
+
+def judge(mutant: Mutant, origin: pathlib.Path) -> Result:
     """A result that has passed means: caught."""
-    with copy(mutant.name) as root:
+    with copy(mutant.name, origin) as root:
         text = (root / mutant.source).read_text()
         try:
             (root / mutant.source).write_text(functools.reduce(apply, mutant.hunks, text))
@@ -93,18 +119,21 @@ def judge(mutant: Mutant) -> Result:
 
 
 def hurry(job: Job) -> Job:
-    """Tests that shall fail need not wait long for what will not come."""
+    """Tests that are to fail need not wait long for what will not come."""
     return job._replace(command="CHATSRV_TEST_DEADLINE=2 " + job.command)
 
 
-def without_faults(jobs: List[Job]) -> bool:
-    """Whether the tests pass that are to fail later."""
-    with copy("none") as root:
-        built = build_for(jobs, root)
-        results = [built] if not built.passed else runner.in_parallel(
-            functools.partial(runner.run_job, job, root) for job in sorted(set(jobs)))
-        return all(runner.report(result._replace(name=f"without a fault: {result.name}")
-                                for result in results if not result.passed))
+def without_faults(jobs: List[Job], root: pathlib.Path) -> bool:
+    """Whether the tests pass that are to fail later: those of one command in one run."""
+    tests: Dict[Job, Set[str]] = {}
+    for job in jobs:
+        tests.setdefault(job._replace(tests="", limit=600), set()).update(job.tests.split())
+    merged = [job._replace(tests=" ".join(sorted(tests[job]))) for job in sorted(tests)]
+    built = build_for(jobs, root)
+    results = [built] if not built.passed else runner.in_parallel(
+        functools.partial(runner.run_job, job, root) for job in merged)
+    return all(list(runner.report(result._replace(name=f"without a fault: {result.name}")
+                                  for result in results if not result.passed)))
 
 
 def main() -> int:
@@ -114,10 +143,11 @@ def main() -> int:
     if "--list" in sys.argv:
         print(*(f"{mutant.name:24} {mutant.fault}" for mutant in mutants), sep="\n")
         return 0
-    if not without_faults([mutant.job for mutant in mutants]):
-        return 1
-    caught = list(runner.report(runner.in_parallel(functools.partial(judge, mutant)
-                                                 for mutant in mutants)))
+    with copy("none") as root:
+        if not without_faults([mutant.job for mutant in mutants], root):
+            return 1
+        caught = list(runner.report(runner.in_parallel(functools.partial(judge, mutant, root)
+                                                       for mutant in mutants)))
     print(f"{caught.count(True)} of {len(caught)} caught")
     return 0 if caught and all(caught) else 1
 
