@@ -3,8 +3,8 @@
 
     python3 tests/system/proxy_test.py [CLASS[.TEST]]
 
-CHATSRV_TEST_SERVER in the environment is the command, as for the other tests of chatsrv. The
-clients are plain sockets, since a proxy is what they play.
+CHATSRV_TEST_SERVER in the environment is the command, as for the other tests of chatsrv.
+The clients are plain sockets, since a proxy is what they play.
 """
 import socket
 import struct
@@ -15,7 +15,7 @@ from test import DEADLINE, Server
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 WELCOME = b"Welcome to the chat!\n"
-PATIENCE = DEADLINE + 10                # s; a header may take five, before the server acts
+PATIENCE = DEADLINE + 10                # s; the server itself waits five for a header
 
 
 def text_header(address: str, port: int = 1234) -> bytes:
@@ -145,7 +145,8 @@ class Headers(Proxied):
             client = self.client(header + b"one\nPROXY UNKNOWN\r\n\ntail")
             client.sock.shutdown(socket.SHUT_WR)
             self.assertEqual(client.rest(), WELCOME + b"192.0.2.7: one\n"
-                             b"192.0.2.7: PROXY UNKNOWN\r\n192.0.2.7: \n192.0.2.7: tail\n")
+                             b"192.0.2.7: PROXY UNKNOWN\r\n192.0.2.7: \n"
+                             b"192.0.2.7: tail\n")
 
     def test_cut_anywhere(self):
         for header in (text_header("192.0.2.7"), binary_header("192.0.2.7")):
@@ -182,7 +183,7 @@ class Before(Proxied):
 
     def test_no_header(self):
         for sent in (b"hi\n", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n", b"\r\n\r\n\0\r\nQUIX",
-                     b"PROXY " + b"x" * 200, b"\n", b"\x16\x03\x01\0\xa5\x01\0\0\xa1\x03\x03"):
+                     b"PROXY " + b"x" * 200, b"\n", b"\x16\x03\x01\0\xa5\x01\0\0\xa1"):
             with self.subTest(sent=sent):
                 self.expect_refused(self.client(sent), "no PROXY header")
 
@@ -203,7 +204,8 @@ class Before(Proxied):
 
     def test_reset(self):
         client = self.client(b"PROXY ")
-        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                               struct.pack("ii", 1, 0))
         client.sock.close()
         self.server.expect_log(f"refused connection: {client.name} (".encode())
         self.member("192.0.2.1")
