@@ -10,6 +10,7 @@
 #   make compare 3   what differs between your step 3 and ours
 #   make examples    build the programs of notes/examples/ into build/examples/
 #   make notes       write the diffs of the steps into the chapters of notes/
+#   make site        make web pages of the notes and the steps in build/site/
 #   make test        run all tests that need no more than cc, make and python3
 #   make check       run these and all others, as CI does      (ONLY=lint: those named so)
 #   make mutants     do the tests catch each of the faults in tests/mutants/?
@@ -145,6 +146,9 @@ examples: ready
 install uninstall: ready
 	@$(FUNCTIONS); final $@
 
+site: ready
+	$(PYTHON) notes/site/site.py
+
 notes: numbers
 	$(PYTHON) notes/embed.py
 
@@ -182,5 +186,5 @@ help: numbers
 
 .PHONY: all build/chatsrv build/chatcl programs numbers 1 2 3 4 5 6 7 ready step \
 	Test Test1 Test2 Test3 Test4 Test5 Test6 run chat diff start mine compare \
-	examples install uninstall notes test check mutants soak fuzz bench \
+	examples install uninstall notes site test check mutants soak fuzz bench \
 	submit flags clean help

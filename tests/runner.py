@@ -179,6 +179,9 @@ def check_jobs() -> Iterator[Job]:
                   "ls " + " ".join("{%s/%s}" % (variant, program) for program in everything),
                   needs=variant.split("-")[0])
     yield from lint_jobs()
+    yield Job("running", "CHATSRV={native/chatsrv} CHATCL={native/chatcl}"
+                         " python3 tests/system/running_test.py",
+              needs="haproxy websockify chromium chromedriver systemd-analyze")
     yield Job("site", "python3 tests/system/site_test.py",
               needs="cmark-gfm chromium chromedriver tidy")
     yield Job("mine", "python3 tests/system/mine_test.py", tests="Start Mine Mistakes")

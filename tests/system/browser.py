@@ -26,9 +26,6 @@ class Browser:
 
     def __init__(self) -> None:
         self.profile = tempfile.mkdtemp(prefix="chromium-")
-        self.driver = subprocess.Popen(
-            ["chromedriver", "--port=0"], stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True, universal_newlines=True)
         try:
             self.port = self.driver_port()
             options = {"args": [*QUIET, f"--user-data-dir={self.profile}"],
@@ -42,10 +39,18 @@ class Browser:
             raise
 
     def driver_port(self) -> int:
-        for line in self.driver.stdout:
-            if "successfully on port" in line:
-                return int(line.split("port")[1].strip(" .\n"))
-        raise OSError("chromedriver did not start")
+        """Starts chromedriver. The port that it picks may be taken, by chance."""
+        for _ in range(10):
+            self.driver = subprocess.Popen(
+                ["chromedriver", "--port=0"], stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, start_new_session=True,
+                universal_newlines=True)
+            for line in self.driver.stdout:
+                if "successfully on port" in line:
+                    return int(line.split("port")[1].strip(" .\n"))
+            self.driver.stdout.close()
+            self.driver.wait()
+        raise OSError("chromedriver does not start")
 
     def close(self) -> None:
         with contextlib.suppress(OSError, AttributeError, KeyError, RuntimeError):
