@@ -152,6 +152,9 @@ site: ready
 notes: numbers
 	$(PYTHON) notes/embed.py
 
+transcripts: ready
+	$(PYTHON) notes/transcripts.py write $(ONLY)
+
 test: ready
 	@MAKE='$(SUBMAKE)' $(PYTHON) tests/runner.py test $(ONLY)
 
@@ -186,5 +189,5 @@ help: numbers
 
 .PHONY: all build/chatsrv build/chatcl programs numbers 1 2 3 4 5 6 7 ready step \
 	Test Test1 Test2 Test3 Test4 Test5 Test6 run chat diff start mine compare \
-	examples install uninstall notes site test check mutants soak fuzz bench \
+	examples install uninstall notes transcripts site test check mutants soak fuzz bench \
 	submit flags clean help

@@ -126,8 +126,7 @@ def block_diff(old: List[str], new: List[str], name: str) -> List[str]:
     return lines
 
 
-TITLES = {"header": "the comment at the top", "includes": "the `#include` lines",
-          "PORT": "the constants"}
+TITLES = {"header": "comment at the top", "includes": "`#include` lines", "PORT": "constants"}
 
 
 def block_title(name: str, lines: List[str]) -> str:
@@ -178,16 +177,19 @@ class Repository:
         if name not in new:
             raise LookupError(f"step {step} has no {name}")
         title = block_title(name, new[name])
+        the = "the " if name in TITLES else ""
         whole = ["```c", *new[name], "```"]
         if name not in old:
             above = list(new)[list(new).index(name) - 1]
             return [f"*New, below {block_title(above, new[above])}:*", "", *whole]
         if step == 1:
-            place = "As the skeleton has it" if old[name] == new[name] else "In its place"
-            return [f"*{place}, {title}:*", "", *whole]
+            place = ("The skeleton has" if old[name] == new[name] else
+                     "In place of the skeleton's")
+            return [f"*{place} {the if old[name] == new[name] else ''}{title}:*", "", *whole]
         if old[name] == new[name]:
             raise LookupError(f"step {step} does not change {name}")
-        return [f"*In {title}:*", "", "```diff", *block_diff(old[name], new[name], name), "```"]
+        return [f"*In {the}{title}:*", "",
+                "```diff", *block_diff(old[name], new[name], name), "```"]
 
     def checks(self, stage: int) -> List[str]:
         """What the tests of a stage look at, as tests/test.py says."""

@@ -185,6 +185,9 @@ def check_jobs() -> Iterator[Job]:
     yield Job("site", "python3 tests/system/site_test.py",
               needs="cmark-gfm chromium chromedriver tidy")
     yield Job("mine", "python3 tests/system/mine_test.py", tests="Start Mine Mistakes")
+    yield Job("student", "python3 tests/system/mine_test.py", tests="Student", limit=600)
+    yield Job("transcripts", "python3 notes/transcripts.py check", tests="1- 2- 3- 4- 5- 6-",
+              needs="nc lsof strace ss top unshare git bash", limit=600)
     yield Job("mine bmake", "python3 tests/system/mine_test.py --make bmake",
               tests="Start Mine", needs="bmake")
     yield Job("make bmake", "python3 tests/system/make_test.py bmake", needs="bmake")

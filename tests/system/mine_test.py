@@ -146,13 +146,14 @@ class Mine(MineCase):
 
 class Piece(NamedTuple):
     line: int           # in the chapter
-    place: str          # "In", "New, below", "In its place," ... or "It compiles"
+    place: str          # "In", "New, below" ... or "It compiles"
     title: str
     lines: List[str]
 
 
 COMPILES = "*It compiles.*"
-PLACE = re.compile(r"\*(In|New, below|In its place,|As the skeleton has it,) (.+):\*$")
+PLACE = re.compile(r"\*(In place of the skeleton's|The skeleton has|In|New, below)"
+                   r" (?:the )?(.+):\*$")
 
 
 def pieces(chapter: str) -> Iterator[Piece]:
