@@ -136,9 +136,7 @@ def check_jobs() -> Iterator[Job]:
     """What `make check` runs."""
     yield from test_jobs()
     yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
-    for shape in ("selectors", "asyncio"):      # the grader has nothing to say of right servers
-        yield Job(f"right {shape}", "python3 tests/test.py --server"
-                                    " 'python3 tests/right/with_%s.py {port}'" % shape)
+    yield from right_jobs()
     yield Job("model step 6 asan", "python3 tests/system/model_test.py --drop-tail"
                                    " --server '{asan/steps}/6-broadcast {port}'")
     yield from loop_jobs("asan")
@@ -192,6 +190,17 @@ def check_jobs() -> Iterator[Job]:
               tests="Start Mine", needs="bmake")
     yield Job("make bmake", "python3 tests/system/make_test.py bmake", needs="bmake")
     yield Job("mutants", "python3 tests/mutants/mutants.py", alone=True, limit=600)
+
+
+def right_jobs() -> Iterator[Job]:
+    """The grader has nothing to say against right servers of other shapes."""
+    for shape in ("selectors", "asyncio", "poll", "edges"):
+        if shape != "edges" or LINUX:
+            yield Job(f"right {shape}", "python3 tests/test.py --server"
+                                        " 'python3 tests/right/with_%s.py {port}'" % shape)
+    yield Job("right script", "python3 tests/test.py --server 'tests/right/from_script.sh {port}'")
+    yield Job("right slow", "python3 tests/test.py --server"
+                            " 'python3 tests/right/with_poll.py {port} 7'", tests="Test1 Test4")
 
 
 def lint_jobs() -> Iterator[Job]:

@@ -1,8 +1,8 @@
 """A right chat server, on asyncio: test.py must find no fault with it.
 
-    python3 right_asyncio.py PORT
+    python3 with_asyncio.py PORT
 
-It differs on purpose from right_selectors.py: asyncio keeps the output buffers, pauses
+It differs on purpose from with_selectors.py: asyncio keeps the output buffers, pauses
 accepting when descriptors run out, and ends clients whose connection fails. Messages carry
 the sender's address.
 """

@@ -1,6 +1,6 @@
 """A right chat server, on selectors: test.py must find no fault with it.
 
-    python3 right_selectors.py PORT
+    python3 with_selectors.py PORT
 
 It differs on purpose from the servers in C: another language, another shape, other texts
 in the log and before the messages. Who lags more than BACKLOG_MAX bytes is disconnected.

@@ -8,6 +8,7 @@ the command, or build/chatsrv. The tests use the grader's Server and Peer, and g
 does.
 """
 import itertools
+import contextlib
 import os
 import pathlib
 import re
@@ -99,7 +100,7 @@ class Messages(ChatsrvCase):
         """who comes in the middle of others' talk is greeted before it gets any of it"""
         talkers = self.join(8)
         for _ in range(5):
-            with self.paused():
+            with self.server.paused():
                 crowd = []
                 for talker in talkers:
                     crowd.append(self.server.start_connecting())
@@ -242,6 +243,34 @@ class Descriptors(ChatsrvCase):
         for peer in crowd:
             peer.line("a greeting, when descriptors are free again")
         self.expect_service()
+
+
+class Fairness(ChatsrvCase):
+    """Nobody's talk holds up another's."""
+
+    @rule(OWN, "read a bounded piece from a client, then let the others have their turn")
+    def test_flood(self):
+        """who has megabytes waiting to be read is not read to the end while others wait"""
+        flooder, quiet = self.join(2)
+        texts = numbered(20000, 199)
+        flood = b"".join(text + b"\n" for text in texts)
+        with self.server.paused():
+            flooder.sock.setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while sent < len(flood):
+                    sent += flooder.sock.send(flood[sent:sent + (1 << 16)])
+            quiet.send(b"may I?\n")
+        if sent < 1 << 20:
+            self.skipTest(f"only {sent} bytes of flood fit into this system's buffers")
+        last = texts[sent // 200 - 1]
+        for count in itertools.count(1):
+            line = quiet.line("the quiet client's message among those of the flood")
+            if line.endswith(b"may I?"):
+                return
+            if line.endswith(last):
+                self.server.fail("a message served before another client's flood is over",
+                                 f"all {count} lines of the flood came first")
 
 
 class Log(ChatsrvCase):
