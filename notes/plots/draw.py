@@ -78,7 +78,8 @@ def main() -> int:
     results = json.loads(pathlib.Path(*sys.argv[1:2] or [RESULTS]).read_text())
     machine = results["machine"]
     origin = (f"Medians of {results['rounds']} rounds, {machine['date']}; "
-              f"{machine['system']}, {machine['processors']} processors, {machine['processor']}.")
+              f"{machine['system']}, {machine['processors']} processors, "
+              f"{machine['processor']}.")
     tables = "\n\n".join(results[key] for key in ("table", "growth") if key in results)
     (HERE / "table.md").write_text(f"{tables}\n\n{origin}\n")
     print("wrote table.md")
