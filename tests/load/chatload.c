@@ -8,9 +8,9 @@
  *   chatload -m latency   send at a fixed rate: how long do deliveries take?
  *   chatload -m events    no server: what does an event cost among idle descriptors?
  *
- * It ends with one line of key=value pairs on stdout. Exit codes: 0 if all was well, 1
- * with one line on stderr if anything was lost, changed, out of order or late, 2 on wrong
- * usage. chatload.h says which file does what.
+ * At the end it prints one line of key=value pairs. Exit codes: 0 if all was well; 1 with
+ * one line on stderr if anything was lost, changed, out of order or late; 2 on wrong
+ * usage. chatload.h says which file does what. `make bench` builds and runs it.
  */
 #include "../../final/evloop.h"
 #include "chatload.h"
@@ -58,13 +58,14 @@ static const struct dialect dialects[] = {
     },
 };
 
-static const struct mode {
-    const char *name;
-    void (*run)(struct load *load);
-} modes[] = {
-    {"hold", mode_hold},           {"churn", mode_churn},     {"slow", mode_broadcast},
-    {"broadcast", mode_broadcast}, {"latency", mode_latency}, {"events", mode_events},
+/* The first one is the default. */
+static const struct mode modes[] = {
+    {"broadcast", mode_broadcast, 0, false}, {"slow", mode_broadcast, 10, false},
+    {"latency", mode_latency, 0, false},     {"hold", mode_hold, 0, false},
+    {"churn", mode_churn, 0, false},         {"events", mode_events, 0, true},
 };
+
+enum { STALLED_UNSAID = -1 }; /* as many as the mode has by default */
 
 enum { PREFIX_MAX = 64 };   /* bytes; room for any address */
 enum { PID_MAX = 4194304 }; /* Linux's limit; a larger one overflows a clockid_t */
@@ -77,12 +78,13 @@ static const char usage[] =
     "  -m mode      hold, churn, broadcast, slow, latency or events (broadcast)\n"
     "  -c clients   connections that receive (100)\n"
     "  -s senders   how many of them send (1)\n"
-    "  -b bytes     size of a message, newline excluded, 16 to 1024 (64)\n"
-    "  -w window    messages, or connects, on the way at most (32)\n"
+    "  -b bytes     length of a message, newline excluded, 16 to 1024 (64)\n"
+    "  -w window    messages, or connects, in flight at most (32)\n"
     "  -n messages  how many to measure; in churn connections (10000)\n"
     "  -u messages  how many to send before measuring (0)\n"
-    "  -k clients   further clients that never read, in slow (10)\n"
-    "  -r rate      messages a second, in latency (1000)\n"
+    "  -k clients   further clients that never read (0; in slow 10)\n"
+    "  -f clients   further clients that send without a pause, in dialect chat (0)\n"
+    "  -r rate      messages per second, in latency (1000)\n"
     "  -i seconds   how long to hold, in hold (1)\n"
     "  -t seconds   deadline of every greeting and delivery (10)\n"
     "  -p pid       the server's process: shows its CPU time and memory\n"
@@ -116,6 +118,14 @@ static uint64_t seconds_parse(const char *text)
     return (uint64_t)(seconds * SECOND);
 }
 
+static const struct mode *mode_parse(const char *text)
+{
+    for (size_t i = 0; i < COUNT(modes); i++)
+        if (strcmp(text, modes[i].name) == 0)
+            return &modes[i];
+    fail_usage("no such mode:", text);
+}
+
 static const struct dialect *dialect_parse(const char *text)
 {
     for (size_t i = 0; i < COUNT(dialects); i++)
@@ -132,12 +142,13 @@ static const struct number {
 } numbers[] = {
     {'c', offsetof(struct options, clients), 1, 5000000},
     {'s', offsetof(struct options, senders), 1, 99999}, /* five digits in a message */
-    {'b', offsetof(struct options, bytes), 16,
-     1024}, /* from its header to a chat's limit */
+    /* from a message's header to the chat's limit */
+    {'b', offsetof(struct options, bytes), 16, BYTES_MAX},
     {'w', offsetof(struct options, window), 1, 100000},
     {'n', offsetof(struct options, messages), 1, 499999999}, /* with those before: */
     {'u', offsetof(struct options, warmup), 0, 499999999},   /* nine digits */
     {'k', offsetof(struct options, stalled), 0, 100000},
+    {'f', offsetof(struct options, flooders), 0, 1000},
     {'r', offsetof(struct options, rate), 1, 100000},
 };
 
@@ -150,7 +161,7 @@ static void option_parse(struct options *options, int letter, const char *value)
             return;
         }
     if (letter == 'm')
-        options->mode = value;
+        options->mode = mode_parse(value);
     else if (letter == 'i')
         options->idle = seconds_parse(value);
     else if (letter == 't')
@@ -165,24 +176,24 @@ static void option_parse(struct options *options, int letter, const char *value)
         fail_usage("too long:", value);
 }
 
-/* Fills options and returns the mode, or ends the program. */
-static const struct mode *options_parse(struct options *options, int argc, char *argv[])
+/* Fills options, or ends the program. */
+static void options_parse(struct options *options, int argc, char *argv[])
 {
     int letter;
 
-    *options = (struct options){.mode = "broadcast",
+    *options = (struct options){.mode = &modes[0],
                                 .dialect = &dialects[0],
                                 .host = "127.0.0.1",
                                 .clients = 100,
                                 .senders = 1,
-                                .stalled = 10,
+                                .stalled = (size_t)STALLED_UNSAID,
                                 .bytes = 64,
                                 .window = 32,
                                 .messages = 10000,
                                 .rate = 1000,
                                 .idle = SECOND,
                                 .deadline = 10ull * SECOND};
-    while ((letter = getopt(argc, argv, "m:c:s:b:w:n:u:k:r:i:t:p:d:x:h")) != -1) {
+    while ((letter = getopt(argc, argv, "m:c:s:b:w:n:u:k:f:r:i:t:p:d:x:h")) != -1) {
         if (letter == 'h' || letter == '?') {
             fputs(usage, letter == 'h' ? stdout : stderr);
             exit(letter == 'h' ? 0 : 2);
@@ -192,21 +203,21 @@ static const struct mode *options_parse(struct options *options, int argc, char 
     if (argc - optind == 2)
         options->host = argv[optind++];
     options->port = argc - optind == 1 ? argv[optind] : NULL;
-    for (size_t i = 0; i < COUNT(modes); i++)
-        if (strcmp(options->mode, modes[i].name) == 0)
-            return &modes[i];
-    fail_usage("no such mode:", options->mode);
+    if (options->stalled == (size_t)STALLED_UNSAID)
+        options->stalled = options->mode->stalled;
 }
 
 /* Ends the program unless the options fit together. */
-static void options_check(struct options *options)
+static void options_check(const struct options *options)
 {
-    if (!options->port && strcmp(options->mode, "events") != 0)
-        fail_usage("a port is missing behind", options->mode);
-    if (!options->dialect->publisher.request && options->senders > options->clients)
+    bool publishers = options->dialect->publisher.request != NULL;
+
+    if (!options->port && !options->mode->serverless)
+        fail_usage("a port is missing in mode", options->mode->name);
+    if (!publishers && options->senders > options->clients)
         fail_usage("more senders than clients in dialect", options->dialect->name);
-    if (strcmp(options->mode, "slow") != 0)
-        options->stalled = 0;
+    if (options->dialect != &dialects[0] && options->flooders > 0)
+        fail_usage("no client can flood in dialect", options->dialect->name);
 }
 
 /* Raises the limit of descriptors if need be. Returns what it is then. */
@@ -229,7 +240,8 @@ static size_t descriptors_raise(size_t needed)
 static void descriptors_check(const struct options *options)
 {
     enum { OTHERS = 16 }; /* standard streams, the loop, the resolver's */
-    size_t connections = options->clients + options->stalled + options->senders;
+    size_t connections =
+        options->clients + options->stalled + options->flooders + options->senders;
     size_t allowed = descriptors_raise(connections + OTHERS);
 
     if (allowed < connections + OTHERS)
@@ -247,15 +259,15 @@ static void address_find(struct load *load)
     if (error)
         fail("%s port %s: %s", options->host, options->port, gai_strerror(error));
     memcpy(&load->address, found->ai_addr, found->ai_addrlen);
-    load->address_size = found->ai_addrlen;
+    load->address_len = found->ai_addrlen;
     freeaddrinfo(found);
 }
 
 int main(int argc, char *argv[])
 {
     struct load load = {.loop = -1};
-    const struct mode *mode = options_parse(&load.options, argc, argv);
 
+    options_parse(&load.options, argc, argv);
     options_check(&load.options);
     signal(SIGPIPE, SIG_IGN);
     descriptors_check(&load.options);
@@ -264,6 +276,6 @@ int main(int argc, char *argv[])
     load.loop = evloop_open();
     if (load.loop < 0)
         fail_errno("evloop_open");
-    mode->run(&load);
+    load.options.mode->run(&load);
     return 0;
 }

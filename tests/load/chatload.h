@@ -1,14 +1,14 @@
 /*
  * chatload.h - what the parts of the load tester share
  *
- *   chatload.c         options, the table of dialects, main
+ *   chatload.c         options, the tables of dialects and modes, main
  *   chatload_conn.c    one connection: opening, joining, sending, receiving
  *   chatload_crowd.c   modes hold and churn: many connections
- *   chatload_fanout.c    modes broadcast, latency and slow: many deliveries, all checked
+ *   chatload_fanout.c  modes broadcast, latency and slow: many deliveries, all checked
  *   chatload_events.c  mode events: what an event costs, with no server at all
  *   chatload_meter.c   clocks, the server's CPU time and memory, progress, failure
  *
- * All times are nanoseconds of a monotonic clock, all sizes are bytes.
+ * Times are in nanoseconds of a monotonic clock, lengths in bytes.
  */
 #ifndef CHATLOAD_H
 #define CHATLOAD_H
@@ -27,7 +27,7 @@ struct joining {
 };
 
 /*
- * How one kind of server is talked to. In the texts, # stands for the size of a message
+ * How one kind of server is talked to. In the texts, # stands for the length of a message
  * and @ for the number of receivers.
  */
 struct dialect {
@@ -45,18 +45,28 @@ struct dialect {
 
 enum { BYTES_MAX = 1024 }; /* of a message: the assignment's limit */
 
+struct load;
+
+struct mode {
+    const char *name;
+    void (*run)(struct load *load);
+    size_t stalled;  /* how many clients never read, unless -k says it */
+    bool serverless; /* needs no port */
+};
+
 struct options {
-    const char *mode;
+    const struct mode *mode;
     const struct dialect *dialect;
     const char *prefix; /* instead of the dialect's receive_before, if not NULL */
     const char *host, *port;
-    size_t clients, senders, stalled; /* connections */
-    size_t bytes;                     /* of a message */
-    size_t window;                    /* messages or connects on the way */
-    size_t messages, warmup;          /* measured; sent before measuring */
-    size_t rate;                      /* messages a second */
-    uint64_t idle, deadline;          /* nanoseconds */
-    pid_t pid;                        /* of the server; 0: unknown */
+    size_t clients, senders;  /* connections: those who receive; how many of them send */
+    size_t stalled, flooders; /* further ones: who never read, who never stop sending */
+    size_t bytes;             /* of a message */
+    size_t window;            /* messages or connects in flight */
+    size_t messages, warmup;  /* measured; sent before measuring */
+    size_t rate;              /* messages per second */
+    uint64_t idle, deadline;  /* nanoseconds */
+    pid_t pid;                /* of the server; 0: unknown */
 };
 
 /* One connection; chatload_conn.c. */
@@ -69,14 +79,14 @@ struct conn {
     size_t column;                 /* in that line, from 0 */
     uint64_t opened;               /* when */
     char *out;                     /* what waits to be sent */
-    size_t out_size, out_room;
+    size_t out_len, out_room;
 };
 
-/* The one state of the program. */
+/* What every mode needs to know. Each keeps its own state besides. */
 struct load {
     struct options options;
     struct sockaddr_storage address; /* of the server */
-    socklen_t address_size;
+    socklen_t address_len;
     int loop;
 };
 
@@ -91,7 +101,7 @@ void conn_open(struct load *load, struct conn *conn, enum conn_kind kind, size_t
 void conn_close(struct load *load, struct conn *conn);
 
 /* Appends bytes to what waits to be sent. */
-void conn_write(struct conn *conn, const char *bytes, size_t size);
+void conn_write(struct conn *conn, const char *bytes, size_t len);
 
 /* Sends what waits, as much as the socket takes; the rest goes once it is writable. */
 void conn_flush(struct load *load, struct conn *conn);
@@ -99,7 +109,7 @@ void conn_flush(struct load *load, struct conn *conn);
 /* Stops watching the connection: whatever the server sends stays unread. */
 void conn_stall(struct load *load, struct conn *conn);
 
-/* Receives up to room bytes. Returns how many, 0 if there are none now. */
+/* Receives up to room bytes. Returns how many; 0 if none have come yet. */
 size_t conn_read(struct conn *conn, char *bytes, size_t room);
 
 /* Reads the answer of a joining connection. Returns true when it has joined. */
@@ -108,8 +118,8 @@ bool conn_join(struct conn *conn);
 /* Reads from a connection to which nothing should be sent: anything but a ping fails. */
 void conn_expect_nothing(struct load *load, struct conn *conn);
 
-/* Answers a ping at the start of bytes. Returns its size, 0 if there is none. */
-size_t conn_ping(struct load *load, struct conn *conn, const char *bytes, size_t size);
+/* Answers a ping at the start of bytes. Returns its length, 0 if there is none. */
+size_t conn_ping(struct load *load, struct conn *conn, const char *bytes, size_t len);
 
 /* Fails if the connection has been joining for longer than the deadline. */
 void conn_check_deadline(const struct load *load, const struct conn *conn, uint64_t now);
@@ -118,8 +128,8 @@ void conn_check_deadline(const struct load *load, const struct conn *conn, uint6
 
 /*
  * Opens total connections of a kind, at most options.window of them joining at a time,
- * and returns when all have joined. With churn each is closed at once, and conns has to
- * have room for a window only; otherwise for all of them.
+ * and returns once all have joined. With churn each is closed as soon as it has joined,
+ * and conns needs room for one window only; otherwise for all of them.
  */
 void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size_t total,
                 size_t first, bool churn);
@@ -129,7 +139,7 @@ void mode_churn(struct load *load);
 
 /* ---- chatload_fanout.c ---- */
 
-void mode_broadcast(struct load *load); /* slow is broadcast with stalled clients */
+void mode_broadcast(struct load *load); /* slow is the same with stalled clients */
 void mode_latency(struct load *load);
 
 /* ---- chatload_events.c ---- */
@@ -147,7 +157,7 @@ struct meter {
     uint64_t server_cpu; /* the server's, all threads; 0 without options.pid */
 };
 
-uint64_t clock_now(void);
+uint64_t clock_ns(void);
 
 /* Reads the meters. Returns what was used since an earlier reading, if given. */
 struct meter meter_read(const struct load *load, const struct meter *before);
@@ -158,7 +168,13 @@ struct meter meter_read(const struct load *load, const struct meter *before);
  */
 int64_t meter_memory(const struct load *load, const char *file, const char *key);
 
-/* Shows on a terminal, a few times a second, how far the work is. */
+/*
+ * Returns how much memory the whole kernel holds in objects, those of sockets among them,
+ * in bytes; -1 where the system does not tell.
+ */
+int64_t meter_kernel_memory(void);
+
+/* Shows on a terminal, a few times a second, how far the work has got. */
 void progress(const struct load *load, const char *what, uint64_t done, uint64_t total);
 
 /* Ends the program: exit code 1 and one line. */
@@ -170,7 +186,7 @@ _Noreturn void fail_errno(const char *format, ...) __attribute__((format(printf,
 enum { QUOTE_MAX = 40, QUOTED_SIZE = 4 * QUOTE_MAX + 6 };
 
 /* Puts the first bytes in quotes into text, fit to be shown. Returns text. */
-const char *quote(char text[QUOTED_SIZE], const char *bytes, size_t size);
+const char *quote(char text[QUOTED_SIZE], const char *bytes, size_t len);
 
 /* calloc(3) or failure. */
 void *allocate(size_t count, size_t size);

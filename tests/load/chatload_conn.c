@@ -1,8 +1,8 @@
 /*
  * chatload_conn.c - one connection of the load tester
  *
- * Every function either works or ends the program: to a tester a broken connection is a
- * result, not something to live with.
+ * Every function either works or ends the program: to a tester, a broken connection is a
+ * result and not something to recover from.
  */
 #include "../../final/evloop.h"
 #include "chatload.h"
@@ -16,9 +16,10 @@
 #include <string.h>
 
 enum {
-    /* From one address to one port there can be as many connections as ephemeral ports:
-     * 28,232 on Linux, unless it is told otherwise. */
-    PER_SOURCE = 20000,
+    /* From one address to one port there can be as many connections as ephemeral ports,
+     * 28,232 on Linux unless it is told otherwise. Beyond half of them connect(2) searches
+     * ever longer for a free one, so take fewer. */
+    PER_SOURCE = 14000,
     SOURCES_MAX = 254
 };
 
@@ -78,7 +79,7 @@ void conn_open(struct load *load, struct conn *conn, enum conn_kind kind, size_t
 
     if (fd < 0)
         fail_errno("connection %zu: socket", number);
-    *conn = (struct conn){.fd = fd, .number = number, .line = 1, .opened = clock_now()};
+    *conn = (struct conn){.fd = fd, .number = number, .line = 1, .opened = clock_ns()};
     conn->joining = kind == PUBLISHER ? &dialect->publisher : &dialect->member;
     if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
         fail_errno("connection %zu: fcntl", number);
@@ -88,11 +89,11 @@ void conn_open(struct load *load, struct conn *conn, enum conn_kind kind, size_t
         option_set(fd, IPPROTO_TCP, TCP_MAXSEG, STALLED_SEGMENT);
     }
     source_choose(load, fd, number);
-    if (connect(fd, (struct sockaddr *)&load->address, load->address_size) < 0 &&
+    if (connect(fd, (struct sockaddr *)&load->address, load->address_len) < 0 &&
         errno != EINPROGRESS)
         fail_errno("connection %zu: connect", number);
     conn_write(conn, conn->joining->request, strlen(conn->joining->request));
-    conn_watch(load, conn, conn->out_size ? EVLOOP_READ | EVLOOP_WRITE : EVLOOP_READ);
+    conn_watch(load, conn, conn->out_len ? EVLOOP_READ | EVLOOP_WRITE : EVLOOP_READ);
 }
 
 void conn_close(struct load *load, struct conn *conn)
@@ -102,30 +103,30 @@ void conn_close(struct load *load, struct conn *conn)
     free(conn->out);
 }
 
-void conn_write(struct conn *conn, const char *bytes, size_t size)
+void conn_write(struct conn *conn, const char *bytes, size_t len)
 {
-    if (conn->out_size + size > conn->out_room) {
-        conn->out_room = 2 * (conn->out_size + size);
+    if (conn->out_len + len > conn->out_room) {
+        conn->out_room = 2 * (conn->out_len + len);
         conn->out = realloc(conn->out, conn->out_room);
         if (!conn->out)
             fail("out of memory");
     }
-    if (size)
-        memcpy(conn->out + conn->out_size, bytes, size);
-    conn->out_size += size;
+    if (len)
+        memcpy(conn->out + conn->out_len, bytes, len);
+    conn->out_len += len;
 }
 
 void conn_flush(struct load *load, struct conn *conn)
 {
-    ssize_t n = send(conn->fd, conn->out, conn->out_size, 0);
+    ssize_t n = send(conn->fd, conn->out, conn->out_len, 0);
 
     if (n >= 0) {
-        conn->out_size -= (size_t)n;
-        memmove(conn->out, conn->out + n, conn->out_size);
+        conn->out_len -= (size_t)n;
+        memmove(conn->out, conn->out + n, conn->out_len);
     } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
         fail_errno("connection %zu: send", conn->number);
     }
-    conn_watch(load, conn, conn->out_size ? EVLOOP_READ | EVLOOP_WRITE : EVLOOP_READ);
+    conn_watch(load, conn, conn->out_len ? EVLOOP_READ | EVLOOP_WRITE : EVLOOP_READ);
 }
 
 void conn_stall(struct load *load, struct conn *conn)
@@ -146,8 +147,8 @@ size_t conn_read(struct conn *conn, char *bytes, size_t room)
     return 0;
 }
 
-/* Takes the first of the size bytes of the answer. Returns true if it is the last one. */
-static bool on_answer(struct conn *conn, const char *bytes, size_t size)
+/* Takes the first of len bytes of the answer. Returns true if the answer ends with it. */
+static bool on_answer(struct conn *conn, const char *bytes, size_t len)
 {
     const struct joining *joining = conn->joining;
 
@@ -155,10 +156,9 @@ static bool on_answer(struct conn *conn, const char *bytes, size_t size)
         *bytes != joining->last[conn->column]) {
         char text[QUOTED_SIZE];
         fail("connection %zu: line %d from the server should begin with '%s', but byte "
-             "%zu "
-             "is the first of %s",
+             "%zu is the first of %s",
              conn->number, conn->line, joining->last, conn->column + 1,
-             quote(text, bytes, size));
+             quote(text, bytes, len));
     }
     conn->column++;
     if (*bytes != '\n')
@@ -184,12 +184,12 @@ bool conn_join(struct conn *conn)
     return false;
 }
 
-size_t conn_ping(struct load *load, struct conn *conn, const char *bytes, size_t size)
+size_t conn_ping(struct load *load, struct conn *conn, const char *bytes, size_t len)
 {
     const struct dialect *dialect = load->options.dialect;
     size_t ping = dialect->ping ? strlen(dialect->ping) : 0;
 
-    if (ping == 0 || size < ping || memcmp(bytes, dialect->ping, ping) != 0)
+    if (ping == 0 || len < ping || memcmp(bytes, dialect->ping, ping) != 0)
         return 0;
     conn_write(conn, dialect->pong, strlen(dialect->pong));
     conn_flush(load, conn);

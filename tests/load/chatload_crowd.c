@@ -25,7 +25,7 @@ static void crowd_open_next(struct crowd *crowd, struct conn *conn)
     crowd->opened++;
 }
 
-/* Someone has joined; so the next one may come. */
+/* Someone has joined, so the next one may come. */
 static void on_joined(struct crowd *crowd, struct conn *conn)
 {
     crowd->joined++;
@@ -63,7 +63,7 @@ static void crowd_wait(struct crowd *crowd)
 
 static void crowd_check_deadlines(const struct crowd *crowd)
 {
-    uint64_t now = clock_now();
+    uint64_t now = clock_ns();
 
     for (size_t i = 0; i < crowd->slots; i++)
         conn_check_deadline(crowd->load, &crowd->conns[i], now);
@@ -78,15 +78,15 @@ void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size
                           .first = first,
                           .total = total,
                           .churn = churn};
-    uint64_t checked = clock_now();
+    uint64_t checked = clock_ns();
 
     while (crowd.opened < total && crowd.opened < load->options.window)
         crowd_open_next(&crowd, &conns[crowd.slots++]);
     while (crowd.joined < total) {
         crowd_wait(&crowd);
-        if (clock_now() - checked > (uint64_t)TICK_MS * (SECOND / 1000)) {
+        if (clock_ns() - checked > (uint64_t)TICK_MS * (SECOND / 1000)) {
             crowd_check_deadlines(&crowd);
-            checked = clock_now();
+            checked = clock_ns();
         }
         progress(load, "connections", crowd.joined, total);
     }
@@ -102,38 +102,56 @@ static void report(const struct load *load, size_t total, const struct meter *us
 {
     printf("chatload mode=%s dialect=%s connections=%zu window=%zu seconds=%.6f "
            "connections_per_second=%.0f",
-           load->options.mode, load->options.dialect->name, total, load->options.window,
-           (double)used->wall / SECOND, (double)total * SECOND / (double)used->wall);
+           load->options.mode->name, load->options.dialect->name, total,
+           load->options.window, (double)used->wall / SECOND,
+           (double)total * SECOND / (double)used->wall);
     printf(" tester_cpu_ns_per_connection=%.0f", (double)used->own_cpu / (double)total);
     if (load->options.pid)
         printf(" server_cpu_ns_per_connection=%.0f",
                (double)used->server_cpu / (double)total);
 }
 
-/* Opens them all, holds them, closes them. */
+/* Opens them all and tells what that took, and what the last tenth of them took. */
+static void hold_open(struct load *load, struct conn *conns)
+{
+    size_t total = load->options.clients, last = (total + 9) / 10;
+    struct meter start = meter_read(load, NULL), late, used;
+
+    crowd_open(load, conns, MEMBER, total - last, 0, false);
+    late = meter_read(load, NULL);
+    crowd_open(load, conns + total - last, MEMBER, last, total - last, false);
+    used = meter_read(load, &start);
+    late = meter_read(load, &late);
+    report(load, total, &used);
+    if (load->options.pid)
+        printf(" server_cpu_ns_per_late_connection=%.0f",
+               (double)late.server_cpu / (double)last);
+}
+
+/* Opens them all, holds them, closes them. The kernel's memory is that of both ends. */
 void mode_hold(struct load *load)
 {
     size_t total = load->options.clients;
     struct conn *conns = allocate(total, sizeof *conns);
     struct crowd crowd = {.load = load};
-    int64_t memory = server_memory(load);
-    struct meter start = meter_read(load, NULL);
-    struct meter opening, holding;
+    int64_t memory = server_memory(load), kernel = meter_kernel_memory();
+    struct meter start, holding;
 
-    crowd_open(load, conns, MEMBER, total, 0, false);
-    opening = meter_read(load, &start);
+    hold_open(load, conns);
     crowd_wait(&crowd); /* lets the server finish what follows the last greeting */
     start = meter_read(load, NULL);
-    while (clock_now() - start.wall < load->options.idle)
+    while (clock_ns() - start.wall < load->options.idle)
         crowd_wait(&crowd);
     holding = meter_read(load, &start);
-    report(load, total, &opening);
     printf(" idle_seconds=%.3f", (double)holding.wall / SECOND);
     if (load->options.pid)
         printf(" server_cpu_us_idle=%.0f", (double)holding.server_cpu / 1000);
     if (memory >= 0)
         printf(" server_bytes_per_connection=%.0f",
                (double)(server_memory(load) - memory) / (double)total);
+    if (kernel >= 0)
+        printf(" kernel_bytes_per_connection=%.0f",
+               (double)(meter_kernel_memory() - kernel) / (double)total);
     printf("\n");
     for (size_t i = 0; i < total; i++)
         conn_close(load, &conns[i]);

@@ -2,9 +2,9 @@
  * chatload_events.c - mode events of the load tester: what an event costs
  *
  * One socket has something to read, options.clients others are idle. How long does it
- * take to learn which one it is? Once with evloop.h (epoll or kqueue), once with poll(2).
- * No server takes part; the time is this process's own CPU time, with the write that
- * makes the socket readable and the read that empties it.
+ * take to find out which one it is? Once with evloop.h (epoll or kqueue), once with
+ * poll(2). No server takes part; the time is this process's own CPU time, including the
+ * write that makes the socket readable and the read that empties it.
  */
 #include "../../final/evloop.h"
 #include "chatload.h"
@@ -16,7 +16,7 @@
 
 enum { BUSY = 0, WRITER = 1, IDLE = 2 }; /* places in an array of descriptors */
 
-/* One event by either way to wait; the first descriptor is the one that is readable. */
+/* Waits for one event in either way; the first descriptor is the readable one. */
 typedef void wait_once(int loop, struct pollfd *fds, size_t count);
 
 static void wait_evloop(int loop, struct pollfd *fds, size_t count)
@@ -35,7 +35,7 @@ static void wait_poll(int loop, struct pollfd *fds, size_t count)
         fail("poll did not report the readable descriptor");
 }
 
-/* Both ends of a pair are idle as long as nobody writes. */
+/* Both ends of a pair are idle while nobody writes. */
 static struct pollfd *fds_open(size_t count)
 {
     struct pollfd *fds = allocate(count + 1, sizeof *fds);
@@ -50,7 +50,7 @@ static struct pollfd *fds_open(size_t count)
     return fds;
 }
 
-/* Returns nanoseconds of CPU time an event. */
+/* Returns nanoseconds of CPU time per event. */
 static double event_cost(const struct load *load, struct pollfd *fds, size_t count,
                          wait_once *wait)
 {

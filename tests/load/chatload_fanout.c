@@ -5,8 +5,8 @@
  * from these two numbers, so every delivery is compared byte for byte. The senders take
  * turns.
  *
- * A message is on the way from the moment it is handed to the kernel until the last
- * receiver has all of it. At most a window of messages is on the way: message m is not
+ * A message is in flight from the moment it is handed to the kernel until the last
+ * receiver has all of it. At most a window of messages is in flight: message m is not
  * sent before all up to m - window are everywhere. A ring of that many slots holds them.
  *
  * What is checked of every delivery:
@@ -19,6 +19,9 @@
  * latency counts from the time its message was due. A server that stalls is not spared
  * the messages that would have been sent meanwhile. In the last millisecond before a
  * message is due the tester spins, since evloop_wait() counts in milliseconds.
+ *
+ * Flooders send messages of their own, as fast as the server reads them, and throw away
+ * what they receive. Everybody gets these messages too; they are compared, not measured.
  */
 #include "../../final/evloop.h"
 #include "chatload.h"
@@ -30,36 +33,43 @@
 
 enum { TICK_MS = 100 }; /* how often deadlines are looked at */
 enum { MILLISECOND = 1000000, TICK = TICK_MS * MILLISECOND };
-enum { READ_MAX = 64 * 1024 }; /* bytes a recv */
+enum { READ_MAX = 64 * 1024 };  /* bytes per recv */
+enum { FLOOD_LEN = 64 * 1024 }; /* bytes that a flooder has ready to be sent */
 /* A message begins with its two numbers: "00007:000000042:" is message 42 of sender 7. */
 enum { SENDER_DIGITS = 5, NUMBER_DIGITS = 9, HEADER = SENDER_DIGITS + NUMBER_DIGITS + 2 };
 enum { WRAP_MAX = 128 }; /* what a dialect puts before or behind a message */
 enum { FRAME_MAX = WRAP_MAX + BYTES_MAX + WRAP_MAX };
 
-/* A message on the way. */
+/* A flooder's messages have this number for a sender, which no sender has. */
+enum { FLOODER = 99999 };
+
+/* A message in flight. */
 struct slot {
     uint64_t due;   /* when it was sent, or should have been */
-    size_t missing; /* how many receivers lack it */
+    size_t missing; /* how many receivers still lack it */
 };
 
 struct member {
-    size_t got;       /* messages received */
-    size_t tail_size; /* bytes of a message that has not come whole */
+    size_t got;      /* messages received */
+    size_t tail_len; /* bytes of a message that has not come whole */
 };
 
 struct fanout {
     struct load *load;
     const struct options *options;
-    struct conn *conns; /* members, stalled clients, publishers */
-    struct conn *sender_conns;
+    struct conn *conns; /* members, stalled clients, publishers, flooders */
+    struct conn *sender_conns, *flooder_conns;
     struct member *members;
-    char *tails;    /* a frame for each member */
+    char *tails; /* tail_max bytes for each member */
+    size_t tail_max;
     uint32_t *next; /* [member * senders + sender]: the number that is due */
 
     char send_before[WRAP_MAX], send_after[WRAP_MAX];
     char receive_before[WRAP_MAX], receive_after[WRAP_MAX], receipt[WRAP_MAX];
-    size_t frame; /* bytes of a message as it is received */
-    size_t body;  /* where in them the message itself begins */
+    size_t frame;          /* bytes of a message as it is received */
+    size_t body;           /* where in them the message itself begins */
+    char flood[FRAME_MAX]; /* a flooder's message as it is received, */
+    size_t flood_len;
 
     size_t window;
     struct slot *slots; /* [m % window] */
@@ -162,7 +172,7 @@ _Noreturn static void fail_message(const struct fanout *fanout, size_t who,
          who, number, sender, due);
 }
 
-/* Ends the program if the oldest message on the way is late. */
+/* Ends the program if the oldest message in flight is late. */
 static void check_deadline(const struct fanout *fanout, uint64_t now)
 {
     const struct options *options = fanout->options;
@@ -224,43 +234,66 @@ static void on_message(struct fanout *fanout, size_t who, const char *frame, uin
         fanout->done++;
 }
 
+/*
+ * Returns the length of the frame at the front of len bytes, which may not have come
+ * whole. What is too short to tell is shorter than either kind.
+ */
+static size_t frame_len(const struct fanout *fanout, const char *bytes, size_t len)
+{
+    size_t told = fanout->body + SENDER_DIGITS;
+
+    if (fanout->options->flooders > 0 && len >= told &&
+        memcmp(bytes, fanout->flood, told) == 0)
+        return fanout->flood_len;
+    return fanout->frame;
+}
+
+static void on_flood(const struct fanout *fanout, size_t who, const char *frame)
+{
+    if (memcmp(frame, fanout->flood, fanout->flood_len) != 0)
+        fail("corrupt: client %zu got a flooder's message with a byte changed", who);
+}
+
 /* One recv; then every message that is whole. */
 static void on_member_readable(struct fanout *fanout, size_t who)
 {
     struct member *member = &fanout->members[who];
-    char *tail = fanout->tails + who * fanout->frame;
+    char *tail = fanout->tails + who * fanout->tail_max;
     char *bytes = fanout->bytes;
-    size_t size = member->tail_size, n, used;
+    size_t len = member->tail_len, n, used;
     uint64_t now;
 
-    memcpy(bytes, tail, size);
-    n = conn_read(&fanout->conns[who], bytes + size, READ_MAX - size);
-    now = clock_now();
+    memcpy(bytes, tail, len);
+    n = conn_read(&fanout->conns[who], bytes + len, READ_MAX - len);
+    now = clock_ns();
     fanout->reads += n > 0;
-    for (size += n; size > 0; bytes += used, size -= used) {
-        used = conn_ping(fanout->load, &fanout->conns[who], bytes, size);
-        if (used == 0 && size < fanout->frame)
+    for (len += n; len > 0; bytes += used, len -= used) {
+        used = conn_ping(fanout->load, &fanout->conns[who], bytes, len);
+        if (used > 0)
+            continue;
+        used = frame_len(fanout, bytes, len);
+        if (len < used)
             break;
-        if (used == 0) {
+        if (used == fanout->frame)
             on_message(fanout, who, bytes, now);
-            used = fanout->frame;
-        }
+        else
+            on_flood(fanout, who, bytes);
     }
-    memcpy(tail, bytes, size);
-    member->tail_size = size;
+    memcpy(tail, bytes, len);
+    member->tail_len = len;
 }
 
-/* A publisher is told of each message how many got it, always in the same words. */
+/* A publisher is told for each message how many got it, always in the same words. */
 static void on_publisher_readable(struct fanout *fanout, struct conn *conn)
 {
-    size_t n = conn_read(conn, fanout->bytes, READ_MAX), size = strlen(fanout->receipt);
+    size_t n = conn_read(conn, fanout->bytes, READ_MAX), len = strlen(fanout->receipt);
     char text[QUOTED_SIZE];
 
     for (size_t i = 0; i < n; i++) {
         if (fanout->bytes[i] != fanout->receipt[conn->column])
             fail("publisher %zu: got %s amid receipts '%s'", conn->number,
                  quote(text, fanout->bytes + i, n - i), fanout->receipt);
-        conn->column = (conn->column + 1) % size;
+        conn->column = (conn->column + 1) % len;
     }
 }
 
@@ -272,6 +305,8 @@ static void on_event(struct fanout *fanout, struct conn *conn, int ready)
         conn_flush(fanout->load, conn);
     if (ready & EVLOOP_READ && who < fanout->options->clients)
         on_member_readable(fanout, who);
+    else if (ready & EVLOOP_READ && conn >= fanout->flooder_conns)
+        conn_read(conn, fanout->bytes, READ_MAX);
     else if (ready & EVLOOP_READ)
         on_publisher_readable(fanout, conn);
 }
@@ -304,7 +339,7 @@ static void message_write(struct fanout *fanout, uint64_t due)
 static void messages_send(struct fanout *fanout, size_t until)
 {
     size_t first = fanout->sent, senders = fanout->options->senders;
-    uint64_t now = clock_now(), due;
+    uint64_t now = clock_ns(), due;
 
     while (fanout->sent < until && fanout->sent - fanout->done < fanout->window &&
            (due = next_due(fanout, now)) <= now) {
@@ -316,10 +351,23 @@ static void messages_send(struct fanout *fanout, size_t until)
         conn_flush(fanout->load, &fanout->sender_conns[m % senders]);
 }
 
-/* Returns for how many milliseconds there is nothing to do but to receive. */
+/* Lets every flooder have something to send, always. */
+static void floods_send(struct fanout *fanout)
+{
+    size_t len = fanout->flood_len - fanout->body;
+
+    for (size_t i = 0; i < fanout->options->flooders; i++) {
+        struct conn *conn = &fanout->flooder_conns[i];
+        while (conn->out_len + len <= FLOOD_LEN)
+            conn_write(conn, fanout->flood + fanout->body, len);
+        conn_flush(fanout->load, conn);
+    }
+}
+
+/* Returns for how many milliseconds there is nothing to do but receive. */
 static int wait_ms(const struct fanout *fanout, size_t until)
 {
-    uint64_t now = clock_now(), due = next_due(fanout, now);
+    uint64_t now = clock_ns(), due = next_due(fanout, now);
 
     if (fanout->interval == 0 || fanout->sent == until || due > now + TICK)
         return TICK_MS;
@@ -327,19 +375,20 @@ static int wait_ms(const struct fanout *fanout, size_t until)
 }
 
 /* Sends messages until `until` of them are sent and received. */
-static void cast_run(struct fanout *fanout, size_t until)
+static void fanout_run(struct fanout *fanout, size_t until)
 {
     struct evloop_event events[EVLOOP_BATCH];
 
-    fanout->start = clock_now();
+    fanout->start = clock_ns();
     fanout->first = fanout->sent;
     while (fanout->done < until) {
         messages_send(fanout, until);
+        floods_send(fanout);
         int n =
             evloop_wait(fanout->load->loop, events, EVLOOP_BATCH, wait_ms(fanout, until));
         if (n < 0)
             fail_errno("evloop_wait");
-        check_deadline(fanout, clock_now()); /* before anything late is received */
+        check_deadline(fanout, clock_ns()); /* before anything late is received */
         for (int i = 0; i < n; i++)
             on_event(fanout, events[i].data, events[i].ready);
         progress(fanout->load, "messages", fanout->done, until);
@@ -380,25 +429,41 @@ static void texts_prepare(struct fanout *fanout)
     fanout->frame = fanout->body + options->bytes + strlen(fanout->receive_after);
 }
 
+/* A flooder's message is the longest that there can be, and always the same. */
+static void flood_prepare(struct fanout *fanout)
+{
+    char *text = fanout->flood + fanout->body;
+
+    memcpy(fanout->flood, fanout->receive_before, fanout->body);
+    number_write(text, SENDER_DIGITS, FLOODER);
+    memset(text + SENDER_DIGITS + 1, 'f', BYTES_MAX - SENDER_DIGITS - 1);
+    text[BYTES_MAX] = '\n';
+    fanout->flood_len = fanout->body + BYTES_MAX + 1;
+    fanout->tail_max =
+        fanout->flood_len > fanout->frame ? fanout->flood_len : fanout->frame;
+}
+
 /* Opens all connections: first the members, who also send if the dialect lets them. */
 static void conns_open(struct fanout *fanout)
 {
     const struct options *options = fanout->options;
     size_t members = options->clients, stalled = options->stalled;
     bool publish = options->dialect->publisher.request != NULL;
-    size_t publishers = publish ? options->senders : 0;
-    struct conn *conns = allocate(members + stalled + publishers, sizeof *conns);
+    size_t publishers = publish ? options->senders : 0, others = members + stalled;
+    struct conn *conns = allocate(others + publishers + options->flooders, sizeof *conns);
 
     crowd_open(fanout->load, conns, MEMBER, members, 0, false);
     crowd_open(fanout->load, conns + members, STALLED, stalled, members, false);
-    crowd_open(fanout->load, conns + members + stalled, PUBLISHER, publishers,
-               members + stalled, false);
+    crowd_open(fanout->load, conns + others, PUBLISHER, publishers, others, false);
+    others += publishers;
+    crowd_open(fanout->load, conns + others, MEMBER, options->flooders, others, false);
     fanout->conns = conns;
     fanout->sender_conns = publish ? conns + members + stalled : conns;
+    fanout->flooder_conns = conns + others;
 }
 
 /* Returns a fanout that is ready to run, all its clients connected. */
-static struct fanout *cast_open(struct load *load, size_t window)
+static struct fanout *fanout_open(struct load *load, size_t window)
 {
     const struct options *options = &load->options;
     struct fanout *fanout = allocate(1, sizeof *fanout);
@@ -407,8 +472,9 @@ static struct fanout *cast_open(struct load *load, size_t window)
     fanout->options = options;
     fanout->window = window;
     texts_prepare(fanout);
+    flood_prepare(fanout);
     fanout->members = allocate(options->clients, sizeof *fanout->members);
-    fanout->tails = allocate(options->clients, fanout->frame);
+    fanout->tails = allocate(options->clients, fanout->tail_max);
     fanout->next = allocate(options->clients * options->senders, sizeof *fanout->next);
     fanout->slots = allocate(window, sizeof *fanout->slots);
     fanout->frames = allocate(window, fanout->frame);
@@ -417,24 +483,28 @@ static struct fanout *cast_open(struct load *load, size_t window)
     return fanout;
 }
 
-/* Nothing may follow the last message. */
+/* Nothing may follow the last message, unless somebody floods. */
 static void check_end(const struct fanout *fanout)
 {
+    if (fanout->options->flooders > 0)
+        return;
     for (size_t who = 0; who < fanout->options->clients; who++) {
-        if (fanout->members[who].tail_size)
+        if (fanout->members[who].tail_len)
             fail("client %zu got %zu bytes behind the last message", who,
-                 fanout->members[who].tail_size);
+                 fanout->members[who].tail_len);
         conn_expect_nothing(fanout->load, &fanout->conns[who]);
     }
 }
 
-static void cast_close(struct fanout *fanout)
+static void fanout_close(struct fanout *fanout)
 {
     for (size_t i = 0; i < fanout->options->clients + fanout->options->stalled; i++)
         conn_close(fanout->load, &fanout->conns[i]);
     if (fanout->sender_conns != fanout->conns)
         for (size_t i = 0; i < fanout->options->senders; i++)
             conn_close(fanout->load, &fanout->sender_conns[i]);
+    for (size_t i = 0; i < fanout->options->flooders; i++)
+        conn_close(fanout->load, &fanout->flooder_conns[i]);
     free(fanout->conns);
     free(fanout->members);
     free(fanout->tails);
@@ -447,20 +517,20 @@ static void cast_close(struct fanout *fanout)
 }
 
 /* Runs the warm-up and the measured part. Returns what the measured part used. */
-static struct meter cast_measure(struct fanout *fanout)
+static struct meter fanout_measure(struct fanout *fanout)
 {
     const struct options *options = fanout->options;
     bool latencies = fanout->interval > 0;
     struct meter start, used;
 
-    cast_run(fanout, options->warmup);
+    fanout_run(fanout, options->warmup);
     fanout->reads = 0;
     fanout->sent_late = 0;
     if (latencies)
         fanout->latencies =
             allocate(options->messages * options->clients, sizeof *fanout->latencies);
     start = meter_read(fanout->load, NULL);
-    cast_run(fanout, options->warmup + options->messages);
+    fanout_run(fanout, options->warmup + options->messages);
     used = meter_read(fanout->load, &start);
     check_end(fanout);
     return used;
@@ -473,30 +543,33 @@ static void report(const struct fanout *fanout, const struct meter *used)
 
     printf("chatload mode=%s dialect=%s clients=%zu senders=%zu bytes=%zu window=%zu "
            "messages=%zu deliveries=%.0f",
-           options->mode, options->dialect->name, options->clients, options->senders,
-           options->bytes, fanout->window, options->messages, deliveries);
-    printf(" seconds=%.6f deliveries_per_second=%.0f ns_per_delivery=%.1f "
-           "tester_cpu_ns_per_delivery=%.1f deliveries_per_read=%.2f",
-           (double)used->wall / SECOND, deliveries * SECOND / (double)used->wall,
-           (double)used->wall / deliveries, (double)used->own_cpu / deliveries,
-           deliveries / (double)fanout->reads);
+           options->mode->name, options->dialect->name, options->clients,
+           options->senders, options->bytes, fanout->window, options->messages,
+           deliveries);
+    printf(
+        " seconds=%.6f us_per_message=%.1f deliveries_per_second=%.0f "
+        "ns_per_delivery=%.1f tester_cpu_ns_per_delivery=%.1f deliveries_per_read=%.2f",
+        (double)used->wall / SECOND,
+        (double)used->wall / 1000 / (double)options->messages,
+        deliveries * SECOND / (double)used->wall, (double)used->wall / deliveries,
+        (double)used->own_cpu / deliveries, deliveries / (double)fanout->reads);
     if (options->pid)
         printf(" server_cpu_ns_per_delivery=%.1f", (double)used->server_cpu / deliveries);
 }
 
-/* slow is the same with stalled clients, and shows what memory they cost. */
+/* Also tells by how much the server grew: what stalled clients cost it. */
 void mode_broadcast(struct load *load)
 {
     int64_t before = meter_memory(load, "status", "VmRSS:");
-    struct fanout *fanout = cast_open(load, load->options.window);
-    struct meter used = cast_measure(fanout);
+    struct fanout *fanout = fanout_open(load, load->options.window);
+    struct meter used = fanout_measure(fanout);
 
     report(fanout, &used);
     if (before >= 0)
         printf(" stalled=%zu server_memory_growth=%" PRId64, load->options.stalled,
                meter_memory(load, "status", "VmHWM:") - before);
     printf("\n");
-    cast_close(fanout);
+    fanout_close(fanout);
 }
 
 static int latency_compare(const void *a, const void *b)
@@ -506,7 +579,7 @@ static int latency_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Returns the latency that so many in a thousand deliveries do not exceed. */
+/* Returns the latency that per_mille of a thousand deliveries do not exceed. */
 static double latency_us(const struct fanout *fanout, size_t per_mille)
 {
     size_t place = (fanout->latency_count - 1) * per_mille / 1000;
@@ -514,16 +587,16 @@ static double latency_us(const struct fanout *fanout, size_t per_mille)
     return (double)fanout->latencies[place] / 1000;
 }
 
-/* What is older than the deadline is late: so the window never holds back a message. */
+/* What is older than the deadline is late, so the window never holds back a message. */
 void mode_latency(struct load *load)
 {
     const struct options *options = &load->options;
     uint64_t window = options->deadline / SECOND * options->rate + options->rate + 1;
-    struct fanout *fanout = cast_open(load, (size_t)window);
+    struct fanout *fanout = fanout_open(load, (size_t)window);
     struct meter used;
 
     fanout->interval = SECOND / options->rate;
-    used = cast_measure(fanout);
+    used = fanout_measure(fanout);
     qsort(fanout->latencies, fanout->latency_count, sizeof *fanout->latencies,
           latency_compare);
     report(fanout, &used);
@@ -532,5 +605,5 @@ void mode_latency(struct load *load)
            options->rate, latency_us(fanout, 500), latency_us(fanout, 990),
            latency_us(fanout, 999), latency_us(fanout, 1000),
            (double)fanout->sent_late / 1000);
-    cast_close(fanout);
+    fanout_close(fanout);
 }

@@ -24,7 +24,7 @@ static uint64_t clock_read(clockid_t clock)
     return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
 }
 
-uint64_t clock_now(void)
+uint64_t clock_ns(void)
 {
     return clock_read(CLOCK_MONOTONIC);
 }
@@ -53,7 +53,7 @@ static uint64_t process_cpu(pid_t pid)
 struct meter meter_read(const struct load *load, const struct meter *before)
 {
     pid_t pid = load->options.pid;
-    struct meter meter = {.wall = clock_now(),
+    struct meter meter = {.wall = clock_ns(),
                           .own_cpu = clock_read(CLOCK_PROCESS_CPUTIME_ID),
                           .server_cpu = pid ? process_cpu(pid) : 0};
 
@@ -65,16 +65,13 @@ struct meter meter_read(const struct load *load, const struct meter *before)
     return meter;
 }
 
-int64_t meter_memory(const struct load *load, const char *file, const char *key)
+/* Returns the bytes of the line that begins with key, "KEY: 12 kB"; -1 if there is none. */
+static int64_t memory_read(const char *path, const char *key)
 {
     long long kib = -1;
     char text[256];
-    FILE *stream;
+    FILE *stream = fopen(path, "r");
 
-    if (!load->options.pid)
-        return -1;
-    snprintf(text, sizeof text, "/proc/%ld/%s", (long)load->options.pid, file);
-    stream = fopen(text, "r");
     if (!stream)
         return -1;
     while (kib < 0 && fgets(text, sizeof text, stream))
@@ -82,6 +79,21 @@ int64_t meter_memory(const struct load *load, const char *file, const char *key)
             kib = strtoll(text + strlen(key), NULL, 10);
     fclose(stream);
     return kib < 0 ? -1 : kib * 1024;
+}
+
+int64_t meter_memory(const struct load *load, const char *file, const char *key)
+{
+    char path[64];
+
+    if (!load->options.pid)
+        return -1;
+    snprintf(path, sizeof path, "/proc/%ld/%s", (long)load->options.pid, file);
+    return memory_read(path, key);
+}
+
+int64_t meter_kernel_memory(void)
+{
+    return memory_read("/proc/meminfo", "Slab:");
 }
 
 static bool progress_shown;
@@ -96,14 +108,14 @@ static void progress_clear(void)
 void progress(const struct load *load, const char *what, uint64_t done, uint64_t total)
 {
     static uint64_t last;
-    uint64_t now = clock_now();
+    uint64_t now = clock_ns();
 
     if (done < total && now - last < SECOND / 5)
         return;
     last = now;
     progress_clear();
     if (done < total && isatty(STDERR_FILENO)) {
-        fprintf(stderr, "%s: %llu of %llu %s", load->options.mode,
+        fprintf(stderr, "%s: %llu of %llu %s", load->options.mode->name,
                 (unsigned long long)done, (unsigned long long)total, what);
         fflush(stderr);
         progress_shown = true;
@@ -140,17 +152,17 @@ void fail_errno(const char *format, ...)
     complain(text, ": ", why);
 }
 
-const char *quote(char text[QUOTED_SIZE], const char *bytes, size_t size)
+const char *quote(char text[QUOTED_SIZE], const char *bytes, size_t len)
 {
     size_t used = 0;
 
     text[used++] = '"';
-    for (size_t i = 0; i < size && i < QUOTE_MAX; i++) {
+    for (size_t i = 0; i < len && i < QUOTE_MAX; i++) {
         const char *format = bytes[i] >= ' ' && bytes[i] <= '~' ? "%c" : "\\x%02x";
         used += (size_t)snprintf(text + used, QUOTED_SIZE - used, format,
                                  (unsigned char)bytes[i]);
     }
-    snprintf(text + used, QUOTED_SIZE - used, size > QUOTE_MAX ? "\"..." : "\"");
+    snprintf(text + used, QUOTED_SIZE - used, len > QUOTE_MAX ? "\"..." : "\"");
     return text;
 }
 
