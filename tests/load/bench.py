@@ -430,9 +430,10 @@ def run_rounds(cases: Iterable[Case], servers: List[Server], rounds: int) -> Lis
             show(f"round {turn + 1} of {rounds}, load {number + 1} of {len(loads)}")
             for name in case.servers:
                 if name in by_name:
+                    begun = time.monotonic()
                     result = measure(by_name[name], case)
-                    runs.append(dict(result, server=name, round=turn,
-                                     load=list(case.load)))
+                    runs.append(dict(result, server=name, round=turn, load=list(case.load),
+                                     took=round(time.monotonic() - begun, 3)))
     show("")
     return runs
 

@@ -60,9 +60,12 @@ static const struct dialect dialects[] = {
 
 /* The first one is the default. */
 static const struct mode modes[] = {
-    {"broadcast", mode_broadcast, 0, false}, {"slow", mode_broadcast, 10, false},
-    {"latency", mode_latency, 0, false},     {"hold", mode_hold, 0, false},
-    {"churn", mode_churn, 0, false},         {"events", mode_events, 0, true},
+    {.name = "broadcast", .run = mode_broadcast, .fans_out = true},
+    {.name = "slow", .run = mode_broadcast, .fans_out = true, .stalled = 10},
+    {.name = "latency", .run = mode_latency, .fans_out = true},
+    {.name = "hold", .run = mode_hold},
+    {.name = "churn", .run = mode_churn},
+    {.name = "events", .run = mode_events, .serverless = true},
 };
 
 enum { STALLED_UNSAID = -1 }; /* as many as the mode has by default */

@@ -51,6 +51,7 @@ struct mode {
     const char *name;
     void (*run)(struct load *load);
     size_t stalled;  /* how many clients never read, unless -k says it */
+    bool fans_out;   /* the window counts messages, not connects */
     bool serverless; /* needs no port */
 };
 
@@ -127,7 +128,7 @@ void conn_check_deadline(const struct load *load, const struct conn *conn, uint6
 /* ---- chatload_crowd.c ---- */
 
 /*
- * Opens total connections of a kind, at most options.window of them joining at a time,
+ * Opens total connections of a kind, of which only a window is joining at a time,
  * and returns once all have joined. With churn each is closed as soon as it has joined,
  * and conns needs room for one window only; otherwise for all of them.
  */

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TICK_MS = 100 }; /* how often deadlines are looked at */
+enum { TICK_MS = 100 };     /* how often deadlines are looked at */
+enum { CONNECTS_MAX = 32 }; /* in flight, where the window counts something else */
 
 struct crowd {
     struct load *load;
@@ -78,9 +79,10 @@ void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size
                           .first = first,
                           .total = total,
                           .churn = churn};
+    size_t window = load->options.mode->fans_out ? CONNECTS_MAX : load->options.window;
     uint64_t checked = clock_ns();
 
-    while (crowd.opened < total && crowd.opened < load->options.window)
+    while (crowd.opened < total && crowd.opened < window)
         crowd_open_next(&crowd, &conns[crowd.slots++]);
     while (crowd.joined < total) {
         crowd_wait(&crowd);
