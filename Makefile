@@ -10,6 +10,7 @@
 #   make compare 3   what differs between your step 3 and ours
 #   make examples    build the programs of notes/examples/ into build/examples/
 #   make notes       write the diffs of the steps into the chapters of notes/
+#   make transcripts run the commands in the notes, and put their output there
 #   make site        make web pages of the notes and the steps in build/site/
 #   make test        run all tests that need no more than cc, make and python3
 #   make check       run these and all others, as CI does      (ONLY=lint: those named so)

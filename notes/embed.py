@@ -10,6 +10,7 @@ A chapter embeds code by a pair of comments. What stands between them is generat
     <!-- code final/evloop.h evloop_mod 2 -->       a whole block; 2: the second so named
     <!-- tests 3 -->                                what the tests of stage 3 look at
     <!-- lines 3 -->                                how many lines step 3 adds
+    <!-- rule LIMIT -->                             which tests check that sentence
     <!-- end -->
 
 A block is a piece of a C file between two blank lines that are not inside braces: a function
@@ -38,7 +39,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import mine                                 # noqa: E402  (it knows the checks of each stage)
 
-MARKER = re.compile(r"<!-- (diff|code|tests|lines) (\S+)(?: (\w+))?(?: (\d+))? -->$")
+MARKER = re.compile(r"<!-- (diff|code|tests|lines|rule) (\S+)(?: (\w+))?(?: (\d+))? -->$")
 END = "<!-- end -->"
 
 
@@ -196,6 +197,13 @@ class Repository:
         return [f"- `{check.name}`: {check.says}" for check in mine.checks()
                 if check.stage == stage]
 
+    def rule(self, name: str) -> List[str]:
+        """Which tests check a sentence of the assignment, as tests/test.py names it."""
+        tests = [f"`{check.name}`" for check in mine.checks() if check.rule == name]
+        if not tests:
+            raise LookupError(f"no test has the rule {name}")
+        return ["Checked by " + ", ".join(tests) + "."]
+
     def lines(self, step: int) -> List[str]:
         """How much a step adds."""
         old, new = (path.read_text(encoding="utf-8").splitlines()
@@ -206,6 +214,8 @@ class Repository:
 
     def embedded(self, kind: str, which: str, name: str, number: str) -> List[str]:
         """What belongs behind a marker."""
+        if kind == "rule":
+            return self.rule(which)
         if kind != "code" and which not in list("123456"):
             raise LookupError("the steps are 1 to 6")
         if kind == "tests":

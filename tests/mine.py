@@ -75,6 +75,7 @@ class Check(NamedTuple):
     name: str       # Test3.test_ends
     says: str
     stage: int
+    rule: str       # the name that tests/test.py gives to the assignment's sentence
 
 
 def checks() -> Iterator[Check]:
@@ -85,7 +86,12 @@ def checks() -> Iterator[Check]:
             for test in group.body:
                 if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
                     yield Check(f"{group.name}.{test.name}", ast.get_docstring(test) or "",
-                                check_stage(group.name, test))
+                                check_stage(group.name, test), check_rule(test))
+
+
+def check_rule(test: ast.FunctionDef) -> str:
+    arguments = [getattr(decorator, "args", []) for decorator in test.decorator_list]
+    return next((args[0].id for args in arguments if args and isinstance(args[0], ast.Name)), "")
 
 
 def check_stage(group: str, test: ast.FunctionDef) -> int:
