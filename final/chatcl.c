@@ -25,18 +25,15 @@
  */
 #include "buffer.h"
 #include "dial.h"
-#include "edit.h"
 #include "letter.h"
 #include "lines.h"
-#include "show.h"
+#include "screen.h"
 #include "tty.h"
 
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <langinfo.h>
 #include <limits.h>
-#include <locale.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -51,9 +48,8 @@ enum { LINE_ROOM = EDIT_MAX + 2 * (EDIT_MAX / MESSAGE_MAX + 1) };
 _Static_assert(BUFFER_SIZE > 2 * LINE_ROOM, "a line can be added while one is sent");
 
 enum {
-    RETRY_MAX = 30,   /* seconds between two attempts to connect */
-    MOMENT_MS = 1000, /* what lasts longer is worth a line */
-    SETTLE_MS = 100 /* a window that has kept its size for so long is not being dragged */
+    RETRY_MAX = 30,  /* seconds between two attempts to connect */
+    MOMENT_MS = 1000 /* what lasts longer is worth a line */
 };
 
 static const char USAGE[] =
@@ -87,17 +83,13 @@ static struct {
     bool retry;     /* -r */
     bool times;     /* -t */
 
-    bool screen; /* on a terminal, with a line being edited */
-    bool colour;
-    struct edit edit;    /* the line */
-    struct buffer typed; /* what is not in the line yet */
-    int64_t settled_at;  /* when the window has its size, in monotonic milliseconds */
-    int signals;         /* readable when tty_event has something to tell; or -1 */
-    bool hung_up;        /* no more can be typed: the terminal is gone */
-    bool unwritten;      /* the terminal does not take what it is to show */
-    bool status_said;    /* a line says already */
-    enum status status;  /* what the user is waiting for, */
-    int64_t status_at;   /* and when to say so */
+    bool on_screen;       /* on a terminal, with a line being edited: */
+    struct screen screen; /* here */
+    struct buffer typed;  /* what is not in the line yet */
+    bool hung_up;         /* no more can be typed: the terminal is gone */
+    bool status_said;     /* there is a line about it */
+    enum status status;   /* what the user is waiting for, */
+    int64_t status_at;    /* and when to say so */
 
     struct buffer out; /* to the server */
     struct buffer in;  /* from the server, not shown yet */
@@ -119,8 +111,7 @@ static struct {
     bool leaving;       /* as soon as what came in has been written, */
     int exit_status;    /* with this, */
     char farewell[512]; /* and these last words on standard error */
-    bool left;          /* the typed line is done with */
-} chat = {.host = "localhost", .port = "3100", .signals = -1, .server = -1};
+} chat = {.host = "localhost", .port = "3100", .screen.signals = -1, .server = -1};
 
 static bool would_block(int error)
 {
@@ -143,109 +134,19 @@ static void leave(int exit_status, const char *call, const char *what, const cha
     snprintf(chat.farewell, sizeof chat.farewell, "%s %s: %s", call, what, reason);
 }
 
-/* ---- the screen ---- */
-
 /* Begins a line of our own, on the screen or on standard error. */
 static FILE *notice(void)
 {
-    if (chat.screen)
-        edit_hide(tty_page());
-    FILE *to = chat.screen ? tty_page() : stderr;
+    FILE *to = chat.on_screen ? screen_print() : stderr;
+
     fputs("chatcl: ", to);
     return to;
 }
 
-/* The terminal takes UTF-8, even if the locale does not say so. */
-static void locale_set(void)
+static void screen_write(void)
 {
-    char encoding[64];
-
-    setlocale(LC_CTYPE, "");
-    if (strcmp(nl_langinfo(CODESET), "UTF-8") == 0)
-        return;
-    snprintf(encoding, sizeof encoding, "%s", nl_langinfo(CODESET));
-    if (setlocale(LC_CTYPE, "C.UTF-8") == NULL)
-        setlocale(LC_CTYPE, "en_US.UTF-8");
-    fprintf(notice(), "the locale says %s; this is UTF-8 all the same\n", encoding);
-}
-
-static void screen_open(void)
-{
-    const char *no_color = getenv("NO_COLOR");
-
-    if (!tty_capable())
-        return;
-    chat.signals = tty_open();
-    if (chat.signals < 0)
-        err(1, "tty_open");
-    chat.screen = true;
-    chat.colour = no_color == NULL || *no_color == '\0';
-    locale_set();
-    edit_open(&chat.edit, "> ", tty_columns());
-}
-
-static void screen_flush(void)
-{
-    int flushed = tty_flush();
-
-    if (flushed < 0 && !chat.leaving)
+    if (screen_flush(&chat.screen) < 0 && !chat.leaving)
         leave(1, "write", "terminal", strerror(errno));
-    chat.unwritten = flushed == 0;
-}
-
-/* Does the terminal keep up, and the window its size? */
-static bool screen_ready(void)
-{
-    return !chat.unwritten && clock_ms() >= chat.settled_at;
-}
-
-/* In the end, what was being typed stays. */
-static void screen_draw(void)
-{
-    FILE *page = tty_page();
-
-    if (chat.leaving && chat.left)
-        return;
-    if (!chat.leaving && !chat.input_ended)
-        edit_draw(&chat.edit, page);
-    else if (!chat.leaving || chat.input_ended || chat.edit.len == 0)
-        edit_hide(page);
-    else
-        edit_leave(&chat.edit, page);
-    chat.left = chat.leaving;
-}
-
-/* Writes whole lines; their beginnings wait for the rest, unless none will come. */
-static void screen_show(bool all)
-{
-    struct buffer *in = &chat.in;
-    char stamp[16] = "";
-    time_t now = time(NULL);
-
-    if (chat.times)
-        strftime(stamp, sizeof stamp, "%H:%M:%S ", localtime(&now));
-    edit_hide(tty_page());
-    buffer_drop(in, show_lines(in->bytes + in->start, in->len, all, chat.colour, stamp,
-                               tty_page()));
-}
-
-/* Scrolls, for clearing would take away what others have said. */
-static void screen_clear(void)
-{
-    int rows = tty_rows();
-
-    edit_hide(tty_page());
-    for (int row = 1; row < (rows > 0 ? rows : 24); row++)
-        fputc('\n', tty_page());
-    fputs("\x1b[H", tty_page());
-}
-
-static void screen_close(void)
-{
-    if (!chat.screen)
-        return;
-    tty_close();
-    edit_close(&chat.edit);
 }
 
 /* ---- the server ---- */
@@ -289,7 +190,7 @@ static void half_lines_drop(void)
     chat.skipping |= chat.half_sent;
     chat.half_sent = false;
     half_line_skip();
-    if (chat.screen || (whole == chat.in.len && !chat.half_shown))
+    if (chat.on_screen || (whole == chat.in.len && !chat.half_shown))
         return;
     fputs("half a line has come; it is dropped\n", notice());
     chat.in.len = whole;
@@ -362,7 +263,7 @@ static void on_dialled(void)
         return;
     }
     chat.stage = CONNECTED;
-    if (!chat.screen || !delayed)
+    if (!chat.on_screen || !delayed)
         return;
     fprintf(notice(), "connected to %s\n", chat.name);
     chat.status = SILENT;
@@ -372,10 +273,10 @@ static void on_dialled(void)
 /* In a pipe the server may hang up first, as long as it has taken all there was. */
 static void on_server_end(int error)
 {
-    bool orderly = chat.shut || (!chat.screen && !chat.retry && chat.out.len == 0);
+    bool orderly = chat.shut || (!chat.on_screen && !chat.retry && chat.out.len == 0);
 
-    if (chat.screen)
-        screen_show(true);
+    if (chat.on_screen)
+        screen_show(&chat.screen, &chat.in, true);
     close(chat.server);
     chat.server = -1;
     if (server_full())
@@ -403,8 +304,8 @@ static void on_heard(size_t len)
     chat.heard += len;
     chat.unanswered = false;
     on_progress();
-    if (chat.screen)
-        screen_show(false);
+    if (chat.on_screen)
+        screen_show(&chat.screen, &chat.in, false);
 }
 
 static void on_server_readable(void)
@@ -434,7 +335,8 @@ static void on_server_writable(void)
 
 static short server_interest(void)
 {
-    bool readable = buffer_room(&chat.in) > 0 && (!chat.screen || screen_ready());
+    bool readable = buffer_room(&chat.in) > 0 &&
+                    (!chat.on_screen || screen_ready(&chat.screen, clock_ms()));
     bool writable = chat.out.len > 0 && !chat.deaf;
 
     if (chat.leaving || chat.stage == NOWHERE)
@@ -469,8 +371,8 @@ static void on_server(short ready)
  */
 static void line_send(void)
 {
-    const char *text = chat.edit.text;
-    size_t len = chat.edit.len;
+    const char *text = chat.screen.line.text;
+    size_t len = chat.screen.line.len;
 
     if (len == 0)
         return;
@@ -484,14 +386,14 @@ static void line_send(void)
         at += piece_len + (newline != NULL && piece_len == line_len);
     }
     chat.unanswered = true;
-    edit_next(&chat.edit);
+    edit_next(&chat.screen.line);
 }
 
 /* Without a connection, and with nothing left for the next one, all has been said. */
 static void input_end(void)
 {
-    chat.input_ended = true;
-    if (chat.screen && chat.stage != CONNECTED && chat.out.len == 0)
+    chat.input_ended = chat.screen.line_left = true;
+    if (chat.on_screen && chat.stage != CONNECTED && chat.out.len == 0)
         chat.leaving = true;
 }
 
@@ -506,7 +408,8 @@ static void typed_edit(void)
     while (chat.typed.len > 0 && input_room()) {
         const char *bytes = chat.typed.bytes + chat.typed.start;
         size_t used;
-        enum edit_event event = edit_feed(&chat.edit, bytes, chat.typed.len, &used);
+        enum edit_event event =
+            edit_feed(&chat.screen.line, bytes, chat.typed.len, &used);
 
         buffer_drop(&chat.typed, used);
         if (event == EDIT_LINE)
@@ -516,15 +419,6 @@ static void typed_edit(void)
         else if (event == EDIT_REDRAW)
             screen_clear();
     }
-}
-
-/* The line stays on the screen, above what the shell has to say. */
-static void signal_pass(int number)
-{
-    if (!chat.input_ended && !chat.left)
-        edit_leave(&chat.edit, tty_page());
-    screen_flush();
-    tty_signal(number);
 }
 
 static void on_input_end(ssize_t got)
@@ -550,19 +444,19 @@ static void on_keys(void)
         int number = tty_key_signal(bytes[i]);
 
         if (number != 0)
-            signal_pass(number);
+            screen_pass_signal(&chat.screen, number);
         else
             bytes[len++] = bytes[i];
     }
     if (len > buffer_room(&chat.typed))
-        chat.edit.bell = true;
+        chat.screen.line.bell = true;
     else if (!chat.input_ended && !chat.leaving)
         buffer_add(&chat.typed, bytes, len);
 }
 
 static void on_input(void)
 {
-    if (chat.screen) {
+    if (chat.on_screen) {
         on_keys();
         return;
     }
@@ -583,14 +477,14 @@ static size_t output_len(void)
 
 static bool output_waits(void)
 {
-    return chat.screen ? chat.unwritten : output_len() > 0;
+    return chat.on_screen ? chat.screen.unwritten : output_len() > 0;
 }
 
 /* Of a blocking pipe, poll(2) promises no more than that PIPE_BUF bytes do not block. */
 static void on_output(void)
 {
-    if (chat.screen) {
-        screen_flush();
+    if (chat.on_screen) {
+        screen_write();
         return;
     }
     size_t len = output_len();
@@ -602,18 +496,6 @@ static void on_output(void)
         return;
     leave(1, "write", "standard output", strerror(errno));
     chat.in.len = 0;
-}
-
-static void on_signals(void)
-{
-    enum tty_event event;
-
-    while ((event = tty_event()) != TTY_NONE)
-        if (event == TTY_STOP)
-            signal_pass(SIGTSTP);
-    if (tty_columns() != chat.edit.columns)
-        chat.settled_at = clock_ms() + SETTLE_MS;
-    edit_resize(&chat.edit, tty_columns());
 }
 
 /* ---- what the user is waiting for ---- */
@@ -652,24 +534,27 @@ static void status_update(void)
 
 /* ---- the program ---- */
 
-/* In how many milliseconds there is something to do, whatever happens; -1: never. */
+/*
+ * In how many milliseconds there is something to do, whatever happens; -1: never. Words
+ * have to wait for the screen.
+ */
 static int wait_ms(void)
 {
-    int64_t now = clock_ms(), until = INT64_MAX;
+    int64_t now = clock_ms(), until = INT64_MAX, settled_at = chat.screen.settled_at;
 
-    if (chat.stage == NOWHERE && !chat.leaving)
+    if (chat.on_screen && !chat.status_said && !chat.screen.unwritten)
+        until = chat.status_at > settled_at ? chat.status_at : settled_at;
+    if (settled_at > now && settled_at < until)
+        until = settled_at;
+    if (chat.stage == NOWHERE && !chat.leaving && chat.retry_at < until)
         until = chat.retry_at;
-    if (chat.screen && !chat.status_said && chat.status_at < until)
-        until = chat.status_at;
-    if (chat.settled_at > now && chat.settled_at < until)
-        until = chat.settled_at;
     return until == INT64_MAX ? -1 : until > now ? (int)(until - now) : 0;
 }
 
 /* What does not depend on an event, but on what the events have left. */
 static void chat_go_on(void)
 {
-    if (chat.screen)
+    if (chat.on_screen)
         typed_edit();
     if (chat.input_ended && chat.stage == CONNECTED && !chat.shut && chat.out.len == 0) {
         shutdown(chat.server, SHUT_WR);
@@ -677,32 +562,34 @@ static void chat_go_on(void)
     }
     if (chat.stage == NOWHERE && !chat.leaving && clock_ms() >= chat.retry_at)
         server_dial();
-    if (!chat.screen)
+    if (!chat.on_screen)
         return;
-    if (screen_ready()) {
+    if (chat.leaving)
+        screen_leave(&chat.screen);
+    else if (screen_ready(&chat.screen, clock_ms())) {
         status_update();
-        screen_draw();
+        screen_draw(&chat.screen);
     }
-    screen_flush();
+    screen_write();
 }
 
 static void chat_wait(void)
 {
     enum { INPUT, OUTPUT, SERVER, SIGNALS, WATCHED };
-    bool input = chat.screen ? !chat.hung_up : input_room();
-    int output = chat.screen ? tty_output() : STDOUT_FILENO;
+    bool input = chat.on_screen ? !chat.hung_up : input_room();
+    int output = chat.on_screen ? tty_output() : STDOUT_FILENO;
     short server = server_interest();
     struct pollfd watched[WATCHED] = {
         [INPUT] = {.fd = input ? STDIN_FILENO : -1, .events = POLLIN},
         [OUTPUT] = {.fd = output_waits() ? output : -1, .events = POLLOUT},
         [SERVER] = {.fd = server != 0 ? chat.server : -1, .events = server},
-        [SIGNALS] = {.fd = chat.signals, .events = POLLIN}};
+        [SIGNALS] = {.fd = chat.screen.signals, .events = POLLIN}};
 
     while (poll(watched, WATCHED, wait_ms()) < 0)
         if (errno != EINTR) /* the signal has written to the pipe already */
             err(1, "poll");
     if (watched[SIGNALS].revents != 0)
-        on_signals();
+        screen_on_signals(&chat.screen, clock_ms());
     if (watched[INPUT].revents != 0)
         on_input();
     if (watched[OUTPUT].revents != 0)
@@ -762,13 +649,14 @@ int main(int argc, char **argv)
     port_check();
     descriptors_fill();
     signal(SIGPIPE, SIG_IGN); /* a lost server is an error of write(2), not our end */
-    screen_open();
+    chat.on_screen = screen_open(&chat.screen, chat.times);
     chat_go_on();
     while (!chat.leaving || output_waits()) {
         chat_wait();
         chat_go_on();
     }
-    screen_close();
+    if (chat.on_screen)
+        screen_close(&chat.screen);
     if (chat.farewell[0] != '\0')
         warnx("%s", chat.farewell);
     return chat.exit_status;

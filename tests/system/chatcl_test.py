@@ -1046,6 +1046,27 @@ class RoughTest(TerminalCase):
         self.type(b"typed\x03")
         self.ends("killed 2", looking=False)
 
+    @unittest.skipUnless(os.path.exists("/proc/self/stat"), "needs /proc")
+    def test_sleep_while_nobody_looks(self) -> None:
+        """That the server does not read is to be said, but there is nowhere to say it."""
+        def used() -> int:
+            with open(f"/proc/{self.pid}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        peer = self.start()
+        line = b"0123456789" * 6000
+        for start in range(0, len(line), 500):
+            self.type(line[start:start + 500])
+            self.look()
+        for _ in range(150):
+            self.type(b"\r" + UP)
+            self.look()
+        self.fill(peer)
+        before = used()
+        time.sleep(2)  # would cost nearly as much CPU, if the client tried again and again
+        self.assertLess((used() - before) / os.sysconf("SC_CLK_TCK"), 0.2)
+
     def test_deadly_signal_while_nobody_looks(self) -> None:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             self.screen = Screen(self.WIDTH, self.HEIGHT)

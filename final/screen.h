@@ -1,0 +1,67 @@
+/*
+ * screen - the client on a terminal: the typed line, below what others say
+ *
+ * It brings the terminal (tty.h), the line editor (edit.h) and the lines of others
+ * (show.h) together, in the one order that keeps them apart: hide the typed line, print,
+ * draw it again. What the terminal does not take at once is written later: nothing here
+ * waits.
+ *
+ * Interface: screen_open; poll(2) `signals`, and tty_output while `unwritten`; after each
+ * turn screen_draw if screen_ready, and screen_flush; tty_close and screen_close.
+ */
+#ifndef SCREEN_H
+#define SCREEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "buffer.h"
+#include "edit.h"
+
+struct screen {
+    struct edit line;   /* what is being typed */
+    int64_t settled_at; /* when the window has its size, in monotonic milliseconds */
+    int signals;        /* readable when screen_on_signals has something to do */
+    bool colour, times; /* an address has a colour; a line begins with the time */
+    bool line_left;     /* the typed line is done with */
+    bool unwritten;     /* the terminal does not take what it is to show */
+};
+
+/*
+ * Starts, if standard input and output are a terminal that can do more than print; else
+ * returns false. An error ends the program.
+ */
+bool screen_open(struct screen *screen, bool times);
+
+/* Gives the terminal back. */
+void screen_close(struct screen *screen);
+
+/* Does the terminal keep up, and the window its size? Else do not print what can wait. */
+bool screen_ready(const struct screen *screen, int64_t now);
+
+/* Makes room for a line of text, and returns where to print it. */
+FILE *screen_print(void);
+
+/* Shows whole lines from the server; an unfinished one waits for the rest, unless all. */
+void screen_show(const struct screen *screen, struct buffer *in, bool all);
+
+/* Makes the screen empty. What was there can still be found by scrolling back. */
+void screen_clear(void);
+
+/* Shows the typed line. */
+void screen_draw(struct screen *screen);
+
+/* Shows it for the last time: the shell's prompt comes below. Hides it if it is empty. */
+void screen_leave(struct screen *screen);
+
+/* Writes as much as the terminal takes. Returns 0; -1 and errno. */
+int screen_flush(struct screen *screen);
+
+/* A signal for all programs in the foreground, this one included: see tty_signal. */
+void screen_pass_signal(struct screen *screen, int number);
+
+/* Deals with the signals that have come. */
+void screen_on_signals(struct screen *screen, int64_t now);
+
+#endif
