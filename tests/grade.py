@@ -1,0 +1,350 @@
+#!/usr/bin/env python3
+"""Grades a class: builds and tests each folder in a sandbox of its own (Linux).
+
+    python3 tests/grade.py FOLDER...                    a table on the terminal
+    python3 tests/grade.py --csv r.csv --html r.html FOLDER...
+
+    --build CMD      how to build (make); '' if nothing is to be built
+    --server CMD     how to start (./chatsrv, on port 3100); {port} becomes a free port
+    --points LIST    as for test.py
+    --jobs N         how many at a time (one per processor)
+    --limit SECONDS  for the tests of one folder (150)
+    --memory MB      of address space for each process of a submission (1024)
+    --trust          without a sandbox: only for what you have read
+
+Each submission is copied to a file system in memory that it cannot leave, and has a network (port
+3100 is free for each), process numbers and, if this runs as root, a user of its own. Memory,
+processes, the size of files, and time are limited. When its tests have ended, so has everything
+that it has started. test.py runs beside it; as root, beyond its reach. Otherwise (unshare -Ur) the
+two share a user, so a submission could end test.py, or forge its results.
+
+Exit status: 0 when all folders have been graded, 2 on wrong usage, 3 without a sandbox.
+"""
+import argparse
+import concurrent.futures
+import csv
+import fcntl
+import html
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Dict, List, Optional
+
+HERE = pathlib.Path(__file__).resolve().parent
+BUILD_LIMIT = 60            # seconds
+DISK = "256m"               # of the file system in memory
+PROCESSES = 64              # for one submission
+FILE_MAX = 64 << 20         # bytes
+SAID_MAX = 1 << 16          # bytes of a build's output that are kept
+USER = 60000                # the first of the users that submissions run as
+SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "etc", "opt")    # seen, read-only
+
+
+# ---- In the sandbox: this program as its first process ------------------------------------------
+
+def loopback_up() -> None:
+    with socket.socket() as sock:
+        request = struct.pack("16sH14s", b"lo", 1, b"")     # IFF_UP
+        fcntl.ioctl(sock, 0x8914, request)                  # SIOCSIFFLAGS
+
+
+def mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL)
+
+
+def root_make(root: str) -> None:
+    """A file system with the system's programs, to read, and nothing else of this machine."""
+    mount("--make-rprivate", "/")
+    mount("-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", root)
+    prefixes = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
+    for name in [*SYSTEM, *sorted(path.strip("/") for path in prefixes)]:
+        source, target = f"/{name}", f"{root}/{name}"
+        if os.path.islink(source):
+            os.symlink(os.readlink(source), target)
+        elif os.path.isdir(source) and not os.path.exists(target):
+            os.makedirs(target)
+            mount("--rbind", source, target)
+            mount("-o", "remount,bind,ro", target)
+    for name in ("proc", "dev", "tmp", "grader", "work"):
+        os.mkdir(f"{root}/{name}", 0o700 if name == "grader" else 0o755)
+    os.chmod(f"{root}/tmp", 0o1777)
+    mount("-t", "proc", "proc", f"{root}/proc")
+    for name in ("null", "zero", "full", "random", "urandom"):
+        open(f"{root}/dev/{name}", "w").close()
+        mount("--bind", f"/dev/{name}", f"{root}/dev/{name}")
+    shutil.copy(str(HERE / "test.py"), f"{root}/grader/test.py")
+
+
+def copy(folder: str, target: str, user: int) -> None:
+    """Files, folders and links, these as they are: they lead nowhere. No pipes, no devices."""
+    for path, folders, files in os.walk(folder):
+        there = os.path.join(target, os.path.relpath(path, folder))
+        os.makedirs(there, exist_ok=True)
+        for name in files + [name for name in folders
+                             if os.path.islink(os.path.join(path, name))]:
+            source = os.path.join(path, name)
+            if os.path.islink(source) or stat.S_ISREG(os.stat(source).st_mode):
+                shutil.copy2(source, os.path.join(there, name), follow_symlinks=False)
+    if user:
+        for path, folders, files in os.walk(target):
+            for name in [".", *folders, *files]:
+                os.lchown(os.path.join(path, name), user, user)
+
+
+def confined(user: int, memory: int) -> List[str]:
+    """The words before a command of the submission's."""
+    limits = ["prlimit", f"--nproc={PROCESSES}", f"--fsize={FILE_MAX}", "--core=0"]
+    limits += [f"--as={memory << 20}"] if memory else []
+    drop = ["setpriv", "--no-new-privs", "--bounding-set=-all"]
+    if user:
+        return limits + drop + [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return limits + drop + ["--inh-caps=-all", "--securebits=+noroot,+noroot_locked"]
+
+
+def run(command: List[str], seconds: float) -> Dict[str, Any]:
+    """Exit status (None: it had to be ended) and the end of what was said."""
+    said, status = b"", None
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, start_new_session=True, cwd="work",
+                          env={**os.environ, "HOME": "/tmp"}) as process:
+        os.set_blocking(process.stdout.fileno(), False)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            data = process.stdout.read(1 << 20)
+            said = (said + (data or b""))[-SAID_MAX:]
+            if process.poll() is not None:
+                status = process.returncode
+                said = (said + (process.stdout.read(1 << 20) or b""))[-SAID_MAX:]
+                break
+            if not data:
+                time.sleep(0.01)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        process.poll()
+        process.stdout.close()
+        process.returncode = process.returncode if process.returncode is not None else -9
+    return {"status": status, "said": said.decode(errors="backslashreplace")}
+
+
+def built_and_tested(folder: str, options: argparse.Namespace) -> Dict[str, Any]:
+    """In the current directory: work/ is the submission's, grader/ ours."""
+    user = options.user
+    try:
+        copy(folder, "work", user)
+    except OSError as error:
+        return {"build": f"it cannot be copied: {error}", "said": ""}
+    words = [] if options.trust else confined(user, options.memory)
+    if options.build:
+        built = run([*words, "sh", "-c", options.build], BUILD_LIMIT)
+        if built["status"] != 0:
+            why = (f"it had not ended after {BUILD_LIMIT} s" if built["status"] is None
+                   else f"exit status {built['status']}")
+            return {"build": f"{options.build}: {why}", "said": built["said"][-4000:]}
+    tester = "test.py" if options.trust else "/grader/test.py"
+    results = os.path.abspath("grader/results.json")
+    tested = run([sys.executable, os.path.abspath("grader/test.py")
+                  if options.trust else tester, "--server",
+                  " ".join([*words, options.server]), "--gradescope", results,
+                  "--limit", str(options.limit), *options.points], options.limit + 30)
+    try:
+        answer = json.loads(pathlib.Path(results).read_text())
+    except (OSError, ValueError) as error:
+        return {"build": f"test.py left no results: {error}", "said": tested["said"][-4000:]}
+    answer["said"] = tested["said"][-20000:]
+    answer["killed"] = tested["status"] not in (0, 1, 3)
+    return answer
+
+
+def inside(options: argparse.Namespace) -> None:
+    """The first process of the sandbox: with it, all others end."""
+    root = tempfile.mkdtemp(prefix="grade-")
+    loopback_up()
+    root_make(root)
+    folder = options.folders[0]
+    os.mkdir(f"{root}/tmp/given")
+    mount("--bind", folder, f"{root}/tmp/given")
+    os.chroot(root)
+    os.chdir("/")
+    os.environ["PATH"] = os.path.dirname(sys.executable) + ":" + os.environ["PATH"]
+    answer = built_and_tested("/tmp/given", options)
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+# ---- Outside ------------------------------------------------------------------------------------
+
+class Graded:
+    def __init__(self, folder: str, answer: Dict[str, Any], seconds: float) -> None:
+        self.folder, self.seconds = folder, seconds
+        self.said: str = answer.get("said", "")
+        self.tests: List[Dict[str, Any]] = answer.get("tests", [])
+        self.score = float(answer.get("score", 0))
+        self.most = sum(float(test["max_score"]) for test in self.tests)
+        failed = [test["name"] for test in self.tests if test["status"] != "passed"
+                  and not test["output"].startswith("not looked at")]
+        self.verdict = "all passed" if self.tests and not failed else ", ".join(failed[:3])
+        if "build" in answer:
+            self.verdict = "not built: " + answer["build"]
+        elif answer.get("output"):
+            self.verdict = answer["output"].split("\n")[0]
+        if answer.get("killed"):
+            self.verdict = "test.py was ended before its time. " + self.verdict
+
+
+def sandbox() -> Optional[List[str]]:
+    """The command that makes one, or None."""
+    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc"]
+    if os.geteuid():
+        command += ["--user", "--map-root-user"]
+    try:
+        works = subprocess.run([*command, "true"], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        return None
+    tools = all(map(shutil.which, ("mount", "prlimit", "setpriv")))
+    return command if works.returncode == 0 and tools else None
+
+
+def grade(folder: str, number: int, command: Optional[List[str]],
+          options: argparse.Namespace) -> Graded:
+    started = time.monotonic()
+    if command is None:
+        answer = trusted(folder, options)
+    else:
+        user = 0 if os.geteuid() else USER + number
+        words = [*command, sys.executable, str(HERE / "grade.py"), "--inside", "--user",
+                 str(user), *options.passed_on, folder]
+        with tempfile.TemporaryFile() as errors:
+            with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=errors, start_new_session=True) as process:
+                try:
+                    out, _ = process.communicate(timeout=BUILD_LIMIT + options.limit + 90)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    out = b""
+            errors.seek(0)
+            said = errors.read(SAID_MAX).decode(errors="backslashreplace")
+        try:
+            answer = json.loads(out)
+        except ValueError:
+            answer = {"build": "the sandbox failed (no fault of the submission)", "said": said}
+    return Graded(folder, answer, time.monotonic() - started)
+
+
+def trusted(folder: str, options: argparse.Namespace) -> Dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        script = [sys.executable, str(HERE / "grade.py"), "--inside", "--trust",
+                  *options.passed_on, os.path.abspath(folder)]
+        done = subprocess.run(script, cwd=place, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE)
+        return json.loads(done.stdout or b'{"build": "the run failed"}')
+
+
+def write_csv(path: str, graded: List[Graded]) -> None:
+    names = list(dict.fromkeys(test["name"].split(":")[0] for one in graded
+                               for test in one.tests))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["folder", "score", "of", "seconds", "verdict", *names])
+        for one in graded:
+            scores = {test["name"].split(":")[0]: test["score"] for test in one.tests}
+            table.writerow([one.folder, one.score, one.most, round(one.seconds, 1),
+                            one.verdict, *(scores.get(name, "") for name in names)])
+
+
+def write_html(path: str, graded: List[Graded]) -> None:
+    rows, details = [], []
+    for number, one in enumerate(graded):
+        name, said = html.escape(one.folder), html.escape(one.verdict)
+        rows.append(f'<tr><td><a href="#s{number}">{name}</a><td>{one.score:g} of '
+                    f"{one.most:g}<td>{said}")
+        tests = "".join(f"<dt>{html.escape(test['name'])}<dd>{html.escape(test['status'])}"
+                        f"<pre>{html.escape(test['output'])}</pre>"
+                        for test in one.tests if test["status"] != "passed")
+        details.append(f'<h2 id="s{number}">{name}</h2><p>{said}<dl>{tests}</dl>'
+                       f"<details><summary>the whole output</summary>"
+                       f"<pre>{html.escape(one.said)}</pre></details>")
+    pathlib.Path(path).write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Grades</title><style>'
+        "body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+        "td,th{text-align:left;padding:.2em 1em .2em 0;vertical-align:top}"
+        "pre{white-space:pre-wrap}</style><h1>Grades</h1><table><tr><th>folder<th>score"
+        f"<th>verdict{''.join(rows)}</table>{''.join(details)}\n", encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--build", default="make")
+    parser.add_argument("--server", default="./chatsrv")
+    parser.add_argument("--points", default="")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--limit", type=float, default=150)
+    parser.add_argument("--memory", type=int, default=1024)
+    parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--csv")
+    parser.add_argument("--html")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--user", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("folders", nargs="+")
+    options = parser.parse_args()
+    options.passed_on = ["--build", options.build, "--server", options.server, "--points",
+                         options.points, "--limit", str(options.limit), "--memory",
+                         str(options.memory)]
+    options.points = ["--points", options.points] if options.points else []
+    return options
+
+
+def main() -> int:
+    options = parse()
+    if options.inside:
+        if not options.trust:
+            inside(options)
+        for name in ("work", "grader"):
+            os.mkdir(name)
+        shutil.copy(str(HERE / "test.py"), "grader/test.py")
+        print(json.dumps(built_and_tested(options.folders[0], options)))
+        return 0
+    for folder in options.folders:
+        if not os.path.isdir(folder):
+            print(f"grade.py: {folder} is not a folder", file=sys.stderr)
+            return 2
+    command = None if options.trust else sandbox()
+    if command is None and not options.trust:
+        print("grade.py: no sandbox can be made here: it takes Linux, and root or unshare -Ur "
+              "(user namespaces),\nand mount, prlimit, setpriv. With --trust, submissions run as "
+              "you, and may do all that you may:\nnothing is limited but time.", file=sys.stderr)
+        return 3
+    jobs = 1 if command is None and "{port}" not in options.server else options.jobs
+    graded: Dict[str, Graded] = {}
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(grade, os.path.abspath(folder), number, command, options)
+                   for number, folder in enumerate(options.folders)]
+        for future in concurrent.futures.as_completed(futures):
+            one = future.result()
+            graded[one.folder] = one
+            print(f"{len(graded):3} of {len(futures)}  {one.score:5g} of {one.most:<5g} "
+                  f"{one.seconds:5.1f} s  {one.folder}: {one.verdict}", flush=True)
+            done = [graded[path] for path in map(os.path.abspath, options.folders)
+                    if path in graded]
+            if options.csv:
+                write_csv(options.csv, done)
+            if options.html:
+                write_html(options.html, done)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
