@@ -305,6 +305,12 @@ def build(variant: str, programs: Iterable[str], root: pathlib.Path = ROOT) -> R
     return run(f"build {variant}", script + "exit $status", root=root)
 
 
+def server_sources(root: pathlib.Path = ROOT) -> List[str]:
+    """What the server of final/ is compiled from."""
+    makefile = (root / "final" / "Makefile").read_text()
+    return re.search(r"^SERVER = ((.*\\\n)*.*)", makefile, re.M)[1].replace("\\", "").split()
+
+
 def programs_of(job: Job) -> List[str]:
     return re.findall(r"\{(\w[\w-]*/\w+)\}", job.command)
 

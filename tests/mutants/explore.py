@@ -306,7 +306,7 @@ def tests_for(source: str, thorough: bool) -> List[Job]:
              *pick("chatsrv native", tests="-f")]
     if name in PURE or not thorough:
         return quick
-    return [*quick, *pick("final native", tests="-f"),
+    return [*quick, *pick("room script native"), *pick("final native", tests="-f"),
             *pick("chatsrv asan-kqueue", "soak native", "floods native", "floods asan", "faults")]
 
 

@@ -85,8 +85,7 @@ def build_for(jobs: List[Job], root: pathlib.Path) -> Result:
 def build_server(variant: str, root: pathlib.Path) -> Result:
     """Compiles what has changed since the last time, and links it."""
     compiler, link = runner.flags(variant)
-    makefile = (root / "final" / "Makefile").read_text()
-    names = re.search(r"^SERVER = ((.*\\\n)*.*)", makefile, re.M)[1].replace("\\", "").split()
+    names = runner.server_sources(root)
     headers = max(path.stat().st_mtime for path in (root / "final").glob("*.h"))
     objects = root / BUILD / variant / "objects"
     objects.mkdir(parents=True, exist_ok=True)

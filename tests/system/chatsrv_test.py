@@ -335,6 +335,30 @@ class Log(ChatsrvCase):
             self.server.fail(f"message {gap} in the log, or word of its being dropped",
                              f"message {logged[gap].decode()} without a word")
 
+    @rule(OWN, "when the buffer is full to its end, move what waits to its beginning",
+          read_log=False)
+    def test_log_behind(self):
+        """a log whose reader is always a bit behind has no gap"""
+        one, = self.join(1)
+        texts = numbered(1500, 1000)
+        log = b""
+        for start in range(0, len(texts), 50):
+            self.exchange(one, texts[start:start + 50], [one])
+            if start >= 150:            # from here on as much is read as is written
+                log += self.read_log(50 * 1040)
+        self.server.start_reading()
+        self.server.expect_log(texts[-1])
+        log += b"\n".join(self.server.log.lines)
+        missing = [text for text in texts if text not in log]
+        if missing:
+            self.server.fail("all messages in the log", f"{len(missing)} are missing")
+
+    def read_log(self, size: int) -> bytes:
+        log = b""
+        while len(log) < size:
+            log += os.read(self.server.process.stdout.fileno(), size - len(log))
+        return log
+
     @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
           read_log=False)
     def test_full_log(self):

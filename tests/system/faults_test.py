@@ -27,6 +27,7 @@ import unittest
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import support
+import runner                           # tests/runner.py
 import chatsrv_test
 from test import DEADLINE, TERMINATED, Server       # tests/test.py, not Python's own
 
@@ -35,8 +36,6 @@ CC = shlex.split(os.environ.get("CC") or "cc")
 CFLAGS = shlex.split(os.environ.get("CFLAGS")
                      or "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all")
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(1 << 32))
-MODULES = ("chatsrv addresses arrivals feed lines listeners log net options process proxy rate"
-           " utf8").split()
 
 # Nobody may notice these: they cost some time, that is all.
 HARMLESS = ("recv:short:300 recv:EINTR:100 recv:EAGAIN:200 send:short:300 send:EINTR:100 "
@@ -84,7 +83,7 @@ def build(name: str, folder: str, sources: List[str]) -> str:
 
 
 def final() -> str:
-    return build("final", "final", [module + ".c" for module in MODULES])
+    return build("final", "final", runner.server_sources())
 
 
 def step6() -> str:
@@ -338,10 +337,11 @@ class Torture(unittest.TestCase):
     """A short life of a server, again and again: each call that it makes fails once."""
     PARTS = b"a line in " + b"two parts" * 100, b" that goes on" * 10 + b" to its end"
     TAIL = b"the end has no newline"
+    BULK = [b"%03d " % number + b"=" * 1000 for number in range(70)]  # more than a feed's chunk
     MESSAGES = {*(b"%s %d" % (name, number) for name in (b"one", b"two") for number in range(3)),
-                b"meanwhile", b"".join(PARTS)[:1024], b"".join(PARTS)[1024:], TAIL, b"alone"}
+                b"meanwhile", b"".join(PARTS)[:1024], b"".join(PARTS)[1024:], TAIL, b"alone", *BULK}
 
-    def scene(self, port: int) -> List[Client]:
+    def scene(self, port: int, bulk: List[bytes]) -> List[Client]:
         """Greetings, messages, all kinds of ends. Any one connection may break."""
         one, two, last = clients = [Client(port), Client(port), Client(port)]
         for client in clients:
@@ -351,6 +351,9 @@ class Torture(unittest.TestCase):
                 text = b"%s %d" % (b"one" if client is one else b"two", number)
                 client.send(text + b"\n")
                 client.expect(text)
+        if bulk:
+            one.send(b"\n".join(bulk) + b"\n")
+            one.expect(bulk[-1])
         two.send(self.PARTS[0])
         one.send(b"meanwhile\n")
         one.expect(b"meanwhile")
@@ -408,7 +411,7 @@ class Torture(unittest.TestCase):
                 served = self.check_start(server)
                 if served:
                     port, descriptors = server.port, server.descriptors()
-                    clients = self.scene(port)
+                    clients = self.scene(port, self.BULK if tail else [])
                     self.check_scene(clients, tail)
                     for client in clients:
                         client.leave()
