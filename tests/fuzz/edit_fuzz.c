@@ -17,15 +17,13 @@
 #include "../../final/edit.h"
 #include "../../final/show.h"
 #include "../../final/utf8.h"
+#include "../unit/check.h"
 
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
-
-#define REQUIRE(condition)                                                               \
-    ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
 
 /* ---- what is written for a terminal ---- */
 
@@ -37,7 +35,7 @@ struct output {
 
 static void output_open(struct output *out)
 {
-    REQUIRE((out->file = open_memstream(&out->bytes, &out->len)) != NULL);
+    CHECK((out->file = open_memstream(&out->bytes, &out->len)) != NULL);
 }
 
 /* Takes an escape sequence off the front. Only these are allowed. */
@@ -45,10 +43,10 @@ static size_t escape_length(const char *bytes, size_t len)
 {
     size_t end = 2;
 
-    REQUIRE(len >= 3 && bytes[1] == '[');
+    CHECK(len >= 3 && bytes[1] == '[');
     while (end < len && bytes[end] != '\0' && strchr("0123456789;?", bytes[end]) != NULL)
         end++;
-    REQUIRE(end < len && bytes[end] != '\0' && strchr("Jhlm", bytes[end]) != NULL);
+    CHECK(end < len && bytes[end] != '\0' && strchr("Jhlm", bytes[end]) != NULL);
     return end + 1;
 }
 
@@ -61,7 +59,7 @@ static int output_check(struct output *out, const char *controls)
     for (size_t at = 0; at < out->len;) {
         uint32_t point = 0;
         int length = utf8_decode(out->bytes + at, out->len - at, &point);
-        REQUIRE(length > 0);
+        CHECK(length > 0);
         if (point == 0x1b) {
             at += escape_length(out->bytes + at, out->len - at);
             continue;
@@ -71,8 +69,8 @@ static int output_check(struct output *out, const char *controls)
             columns = 0;
         else if (utf8_printable(point) && wcwidth((wchar_t)point) > 0)
             columns += wcwidth((wchar_t)point);
-        REQUIRE(utf8_printable(point) ||
-                (point < 0x20 && point > 0 && strchr(controls, (int)point) != NULL));
+        CHECK(utf8_printable(point) ||
+              (point < 0x20 && point > 0 && strchr(controls, (int)point) != NULL));
         widest = columns > widest ? columns : widest;
     }
     free(out->bytes);
@@ -125,7 +123,7 @@ static void window_put(enum cell cell)
         window.column = 0;
     }
     struct row *row = &window.rows[window.row];
-    REQUIRE(row->cells[window.column] != RECEIVED);
+    CHECK(row->cells[window.column] != RECEIVED);
     row->cells[window.column] = (unsigned char)cell;
     if (row->len <= window.column)
         row->len = window.column + 1;
@@ -140,7 +138,7 @@ static void window_erase_below(void)
         int start = y == window.row ? window.column : 0;
 
         for (int x = start; x < row->len; x++) {
-            REQUIRE(row->cells[x] != RECEIVED);
+            CHECK(row->cells[x] != RECEIVED);
             row->cells[x] = BLANK;
         }
         row->len = row->len < start ? row->len : start;
@@ -283,16 +281,16 @@ static void line_check(const struct edit *e)
 {
     bool boundary = e->cursor == e->len;
 
-    REQUIRE(e->cursor <= e->len && e->len <= EDIT_MAX);
-    REQUIRE(e->killed_len <= EDIT_MAX && e->recalled <= e->remembered);
+    CHECK(e->cursor <= e->len && e->len <= EDIT_MAX);
+    CHECK(e->killed_len <= EDIT_MAX && e->recalled <= e->remembered);
     for (size_t at = 0; at < e->len;) {
         uint32_t point;
         int length = utf8_decode(e->text + at, e->len - at, &point);
-        REQUIRE(length > 0);
+        CHECK(length > 0);
         boundary |= at == e->cursor;
         at += (size_t)length;
     }
-    REQUIRE(boundary);
+    CHECK(boundary);
 }
 
 static void line_draw(struct edit *e)
@@ -302,7 +300,7 @@ static void line_draw(struct edit *e)
     output_open(&out);
 
     edit_draw(e, out.file);
-    REQUIRE(output_check(&out, "\a\r") < e->columns);
+    CHECK(output_check(&out, "\a\r") < e->columns);
 }
 
 /* Types bytes, and sends each line as soon as it is there. Returns how many events. */
@@ -313,7 +311,7 @@ static size_t keys_type(struct edit *e, const char *bytes, size_t len)
     while (len > 0) {
         size_t used;
         enum edit_event event = edit_feed(e, bytes, len, &used);
-        REQUIRE(used <= len && (event != EDIT_NONE || used == len));
+        CHECK(used <= len && (event != EDIT_NONE || used == len));
         if (event == EDIT_LINE)
             edit_next(e);
         events += event != EDIT_NONE;
@@ -325,12 +323,12 @@ static size_t keys_type(struct edit *e, const char *bytes, size_t len)
 
 static void lines_same(const struct edit *a, const struct edit *b)
 {
-    REQUIRE(a->len == b->len && memcmp(a->text, b->text, a->len) == 0);
-    REQUIRE(a->cursor == b->cursor && a->pasting == b->pasting);
-    REQUIRE(a->key_len == b->key_len && a->part_len == b->part_len);
-    REQUIRE(a->remembered == b->remembered && a->recalled == b->recalled);
-    REQUIRE(a->killed_len == b->killed_len &&
-            memcmp(a->killed, b->killed, a->killed_len) == 0);
+    CHECK(a->len == b->len && memcmp(a->text, b->text, a->len) == 0);
+    CHECK(a->cursor == b->cursor && a->pasting == b->pasting);
+    CHECK(a->key_len == b->key_len && a->part_len == b->part_len);
+    CHECK(a->remembered == b->remembered && a->recalled == b->recalled);
+    CHECK(a->killed_len == b->killed_len &&
+          memcmp(a->killed, b->killed, a->killed_len) == 0);
 }
 
 static void edit_check(int columns, size_t step, const char *bytes, size_t len)
@@ -347,7 +345,7 @@ static void edit_check(int columns, size_t step, const char *bytes, size_t len)
         if (at % 64 == 0)
             edit_resize(&pieces, columns + (int)(at % 128));
     }
-    REQUIRE(keys_type(&whole, bytes, len) == events);
+    CHECK(keys_type(&whole, bytes, len) == events);
     lines_same(&whole, &pieces);
     edit_close(&whole);
     edit_close(&pieces);
@@ -363,7 +361,7 @@ static void visible_check(const char *bytes, size_t len)
     output_open(&out);
 
     size_t visible_len = utf8_visible(visible, bytes, len);
-    REQUIRE(visible_len <= UTF8_VISIBLE_MAX * len);
+    CHECK(visible_len <= UTF8_VISIBLE_MAX * len);
     fwrite(visible, 1, visible_len, out.file);
     output_check(&out, "");
     free(visible);
@@ -377,11 +375,10 @@ static void show_check(bool colour, const char *bytes, size_t len)
     output_open(&out);
     size_t used = show_lines(bytes, len, false, colour, "", out.file);
 
-    REQUIRE(used <= len);
-    REQUIRE(used + show_lines(bytes + used, len - used, true, colour, "", out.file) ==
-            len);
+    CHECK(used <= len);
+    CHECK(used + show_lines(bytes + used, len - used, true, colour, "", out.file) == len);
     fflush(out.file);
-    REQUIRE(colour || memchr(out.bytes, 0x1b, out.len) == NULL);
+    CHECK(colour || memchr(out.bytes, 0x1b, out.len) == NULL);
     output_check(&out, "\t\n");
 }
 
@@ -390,7 +387,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char *locale;
 
     if (locale == NULL)
-        REQUIRE((locale = setlocale(LC_CTYPE, "C.UTF-8")) != NULL);
+        CHECK((locale = setlocale(LC_CTYPE, "C.UTF-8")) != NULL);
     if (size < 2)
         return 0;
     size_t len = size - 2;

@@ -5,14 +5,12 @@
  * reads. See fuzz.py.
  */
 #include "../../final/lines.h"
+#include "../unit/check.h"
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define REQUIRE(condition)                                                               \
-    ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
 
 /* Messages, one after the other, each with its length before it. */
 struct record {
@@ -22,8 +20,8 @@ struct record {
 
 static void record_add(struct record *to, const char *bytes, size_t len)
 {
-    REQUIRE(len <= MESSAGE_MAX);
-    REQUIRE(sizeof to->bytes - to->len >= sizeof len + len);
+    CHECK(len <= MESSAGE_MAX);
+    CHECK(sizeof to->bytes - to->len >= sizeof len + len);
     memcpy(to->bytes + to->len, &len, sizeof len);
     memcpy(to->bytes + to->len + sizeof len, bytes, len);
     to->len += sizeof len + len;
@@ -55,9 +53,9 @@ static void split_read(struct lines *lines, const char *bytes, size_t len,
     memcpy(copy, bytes, len);
     while ((got = lines_next(lines, &input, &message)) > 0)
         record_add(to, message.bytes, message.len);
-    REQUIRE(got == 0);
-    REQUIRE(input.len == 0);
-    REQUIRE((lines->begun != NULL) == (lines->len > 0)); /* no memory without need */
+    CHECK(got == 0);
+    CHECK(input.len == 0);
+    CHECK((lines->begun != NULL) == (lines->len > 0)); /* no memory without need */
     free(copy);
 }
 
@@ -77,7 +75,7 @@ static void split_cut(unsigned cut, const char *bytes, size_t len, struct record
     if (lines_end(&lines, &tail))
         record_add(to, tail.bytes, tail.len);
     lines_close(&lines);
-    REQUIRE(lines.begun == NULL);
+    CHECK(lines.begun == NULL);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -89,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     want.len = got.len = 0;
     split_all((const char *)data + 2, size - 2, &want);
     split_cut(data[0] * 256U + data[1], (const char *)data + 2, size - 2, &got);
-    REQUIRE(want.len == got.len);
-    REQUIRE(memcmp(want.bytes, got.bytes, want.len) == 0);
+    CHECK(want.len == got.len);
+    CHECK(memcmp(want.bytes, got.bytes, want.len) == 0);
     return 0;
 }

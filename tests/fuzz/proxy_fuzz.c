@@ -5,14 +5,12 @@
  * reads. See fuzz.py.
  */
 #include "../../final/proxy.h"
+#include "../unit/check.h"
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define REQUIRE(condition)                                                               \
-    ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
 
 /* A read has memory of its own, exactly as much as it needs: nobody may look behind it. */
 static size_t take(struct proxy *proxy, const uint8_t *bytes, size_t len)
@@ -22,8 +20,8 @@ static size_t take(struct proxy *proxy, const uint8_t *bytes, size_t len)
 
     memcpy(copy, bytes, len);
     used = proxy_take(proxy, copy, len);
-    REQUIRE(used <= len);
-    REQUIRE(used == len || proxy->state != PROXY_MORE);
+    CHECK(used <= len);
+    CHECK(used == len || proxy->state != PROXY_MORE);
     free(copy);
     return used;
 }
@@ -41,9 +39,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         len = len < size - 1 - taken ? len : size - 1 - taken;
         taken += take(&cut, data + 1 + taken, len);
     }
-    REQUIRE(taken == used);
-    REQUIRE(cut.state == whole.state);
-    REQUIRE(memcmp(&cut.address, &whole.address, sizeof cut.address) == 0);
-    REQUIRE((whole.address.ss_family != 0) == (whole.state == PROXY_ADDRESS));
+    CHECK(taken == used);
+    CHECK(cut.state == whole.state);
+    CHECK(memcmp(&cut.address, &whole.address, sizeof cut.address) == 0);
+    CHECK((whole.address.ss_family != 0) == (whole.state == PROXY_ADDRESS));
     return 0;
 }

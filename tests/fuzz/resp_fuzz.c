@@ -5,14 +5,12 @@
  * reads. See fuzz.py.
  */
 #include "../../final/resp.h"
+#include "../unit/check.h"
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define REQUIRE(condition)                                                               \
-    ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
 
 /* All that was read: of each item its numbers, then its text. */
 struct record {
@@ -22,7 +20,7 @@ struct record {
 
 static void record_add(struct record *to, const void *bytes, size_t len)
 {
-    REQUIRE(sizeof to->bytes - to->len >= len);
+    CHECK(sizeof to->bytes - to->len >= len);
     if (len > 0)
         memcpy(to->bytes + to->len, bytes, len);
     to->len += len;
@@ -33,8 +31,8 @@ static void item_add(struct record *to, const struct resp_item *item)
     int64_t numbers[] = {(int64_t)item->type, item->depth, item->last, item->number,
                          (int64_t)item->text.len};
 
-    REQUIRE(item->depth >= 0 && item->depth <= RESP_DEPTH_MAX);
-    REQUIRE(item->text.len <= RESP_BULK_MAX);
+    CHECK(item->depth >= 0 && item->depth <= RESP_DEPTH_MAX);
+    CHECK(item->text.len <= RESP_BULK_MAX);
     record_add(to, numbers, sizeof numbers);
     record_add(to, item->text.bytes, item->text.len);
 }
@@ -51,7 +49,7 @@ static int read_piece(struct resp *resp, const uint8_t *bytes, size_t len,
     memcpy(copy, bytes, len);
     while ((got = resp_next(resp, &input, &item)) > 0)
         item_add(to, &item);
-    REQUIRE(got < 0 || input.len == 0);
+    CHECK(got < 0 || input.len == 0);
     free(copy);
     return got;
 }
@@ -71,9 +69,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         len = len < size - at ? len : size - at;
         result = read_piece(&cut, data + at, len, &got);
     }
-    REQUIRE(result == end);
-    REQUIRE(got.len == want.len && memcmp(got.bytes, want.bytes, got.len) == 0);
-    REQUIRE(result < 0 || whole.depth == cut.depth);
+    CHECK(result == end);
+    CHECK(got.len == want.len && memcmp(got.bytes, want.bytes, got.len) == 0);
+    CHECK(result < 0 || whole.depth == cut.depth);
     resp_close(&whole);
     resp_close(&cut);
     return 0;

@@ -43,12 +43,10 @@ static struct feed_cursor *laggard_but_reader(const struct feed *feed, uint64_t 
 #define clock_gettime clock_script
 #define main server_main
 #include "../../final/chatsrv.c" /* NOLINT(bugprone-suspicious-include) */
+#include "../unit/check.h"
 #undef main
 #undef clock_gettime
 #undef feed_laggard
-
-#define REQUIRE(condition)                                                               \
-    ((condition) ? (void)0 : (fprintf(stderr, "wrong: %s\n", #condition), abort()))
 
 enum {
     PEERS = 8,
@@ -98,7 +96,7 @@ static void bytes_add(struct bytes *to, const char *bytes, size_t len)
 {
     if (to->size - to->len < len) {
         to->size = 2 * (to->len + len);
-        REQUIRE((to->bytes = realloc(to->bytes, to->size)) != NULL);
+        CHECK((to->bytes = realloc(to->bytes, to->size)) != NULL);
     }
     if (len > 0)
         memcpy(to->bytes + to->len, bytes, len);
@@ -136,7 +134,7 @@ static struct peer *peer_of(const char *line, size_t len)
         if (name_len > 0 && name_len < len && memcmp(peer->name, line, name_len) == 0)
             found = peer;
     }
-    REQUIRE(found != NULL);
+    CHECK(found != NULL);
     return found;
 }
 
@@ -154,11 +152,11 @@ static void chat_read(void)
     while (script.judged < script.chat.len) {
         const char *line = script.chat.bytes + script.judged;
         const char *newline = memchr(line, '\n', script.chat.len - script.judged);
-        REQUIRE(newline != NULL); /* messages are whole */
+        CHECK(newline != NULL); /* messages are whole */
         size_t line_len = (size_t)(newline - line) + 1;
         struct peer *peer = peer_of(line, line_len);
-        REQUIRE(peer->due.len - peer->appeared >= line_len);
-        REQUIRE(memcmp(peer->due.bytes + peer->appeared, line, line_len) == 0);
+        CHECK(peer->due.len - peer->appeared >= line_len);
+        CHECK(memcmp(peer->due.bytes + peer->appeared, line, line_len) == 0);
         peer->appeared += line_len;
         script.judged += line_len;
         peer->last_end = script.begin + script.judged;
@@ -170,15 +168,15 @@ static void stream_check(struct peer *peer)
 {
     size_t begin = (size_t)(peer->begin - script.begin);
 
-    REQUIRE(peer->got.len <= GREETING_LEN + script.chat.len - begin);
+    CHECK(peer->got.len <= GREETING_LEN + script.chat.len - begin);
     while (peer->checked < peer->got.len && peer->checked < GREETING_LEN) {
-        REQUIRE(peer->got.bytes[peer->checked] == GREETING[peer->checked]);
+        CHECK(peer->got.bytes[peer->checked] == GREETING[peer->checked]);
         peer->checked++;
     }
     if (peer->checked < peer->got.len)
-        REQUIRE(memcmp(peer->got.bytes + peer->checked,
-                       script.chat.bytes + begin + peer->checked - GREETING_LEN,
-                       peer->got.len - peer->checked) == 0);
+        CHECK(memcmp(peer->got.bytes + peer->checked,
+                     script.chat.bytes + begin + peer->checked - GREETING_LEN,
+                     peer->got.len - peer->checked) == 0);
     peer->checked = peer->got.len;
 }
 
@@ -192,8 +190,8 @@ static void end_check(const struct peer *peer)
                     peer->appeared == peer->due.len && peer->got.len >= GREETING_LEN &&
                     peer->got.bytes[peer->got.len - 1] == '\n';
 
-    REQUIRE(complete || lag > LAG_MAX || script_ms - peer->flowed >= STALL_S * 1000 ||
-            script_ms - peer->spoke >= IDLE_S * 1000);
+    CHECK(complete || lag > LAG_MAX || script_ms - peer->flowed >= STALL_S * 1000 ||
+          script_ms - peer->spoke >= IDLE_S * 1000);
 }
 
 /* ---- the clients ---- */
@@ -268,8 +266,8 @@ static void refusal_check(struct peer *peer)
     char bytes[64];
     ssize_t n = recv(peer->fd, bytes, sizeof bytes, 0);
 
-    REQUIRE(n == sizeof SERVER_FULL - 1 && memcmp(bytes, SERVER_FULL, (size_t)n) == 0);
-    REQUIRE(recv(peer->fd, bytes, sizeof bytes, 0) == 0);
+    CHECK(n == sizeof SERVER_FULL - 1 && memcmp(bytes, SERVER_FULL, (size_t)n) == 0);
+    CHECK(recv(peer->fd, bytes, sizeof bytes, 0) == 0);
     peer_leave(peer);
     peer->name[0] = '\0';
 }
@@ -282,10 +280,10 @@ static void peer_come(struct peer *peer)
     int size = SOCKET_BUFFER, fds[2];
 
     peer_reset(peer);
-    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
     for (int i = 0; i < 2; i++)
-        REQUIRE(setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
-    REQUIRE(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0);
+        CHECK(setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
+    CHECK(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0);
     snprintf(peer->name, sizeof peer->name, "%.*s: ", endpoint.address_len,
              endpoint.text + endpoint.address);
     peer->fd = fds[0];
@@ -307,7 +305,7 @@ static void server_run(void)
         server.now = clock_ms();
         if (ready == 0 && sleep_ms() != 0)
             break;
-        REQUIRE(turns < TURNS_MAX);
+        CHECK(turns < TURNS_MAX);
         server_turn();
         chat_read();
     }
@@ -337,8 +335,8 @@ static void server_settle(void)
     } while (progress() != before);
     for (struct peer *peer = script.peers; peer < script.peers + PEERS; peer++) {
         want = GREETING_LEN + script.chat.len - (size_t)(peer->begin - script.begin);
-        REQUIRE(peer->fd < 0 || peer->stalled ||
-                (peer->got.len == want && !peer->half_closed));
+        CHECK(peer->fd < 0 || peer->stalled ||
+              (peer->got.len == want && !peer->half_closed));
     }
 }
 
@@ -364,8 +362,7 @@ static void time_pass(int64_t seconds)
     script_ms += seconds * 1000;
     server_settle();
     for (struct peer *peer = script.peers; peer < script.peers + PEERS; peer++)
-        REQUIRE(peer->fd < 0 || peer->stalled ||
-                script_ms - peer->spoke <= IDLE_S * 1000);
+        CHECK(peer->fd < 0 || peer->stalled || script_ms - peer->spoke <= IDLE_S * 1000);
 }
 
 static void peer_end(struct peer *peer, bool both_ways)
@@ -464,25 +461,25 @@ static void script_end(void)
     }
     server_settle();
     for (struct peer *peer = script.peers; peer < script.peers + PEERS; peer++) {
-        REQUIRE(peer->fd < 0);
-        REQUIRE(peer->doomed || peer->appeared == peer->due.len);
+        CHECK(peer->fd < 0);
+        CHECK(peer->doomed || peer->appeared == peer->due.len);
         peer_reset(peer);
     }
-    REQUIRE(server.clients_count == 0);
-    REQUIRE(timeouts_first(&server.speakers) == NULL);
-    REQUIRE(timeouts_first(&server.paused) == NULL);
-    REQUIRE(timeouts_first(&server.mute) == NULL);
-    REQUIRE(timeouts_first(&server.flowing) == NULL);
-    REQUIRE(timeouts_first(&server.stalled) == NULL);
-    REQUIRE(timeouts_first(&server.deaf) == NULL);
-    REQUIRE(timeouts_first(&server.closed) == NULL);
+    CHECK(server.clients_count == 0);
+    CHECK(timeouts_first(&server.speakers) == NULL);
+    CHECK(timeouts_first(&server.paused) == NULL);
+    CHECK(timeouts_first(&server.mute) == NULL);
+    CHECK(timeouts_first(&server.flowing) == NULL);
+    CHECK(timeouts_first(&server.stalled) == NULL);
+    CHECK(timeouts_first(&server.deaf) == NULL);
+    CHECK(timeouts_first(&server.closed) == NULL);
 }
 
 static void server_start(void)
 {
     char *arguments[] = {"chatsrv", "-l", "127.0.0.1", "0", NULL};
 
-    REQUIRE(freopen("/dev/null", "w", stdout) != NULL); /* the log */
+    CHECK(freopen("/dev/null", "w", stdout) != NULL); /* the log */
     server_open(4, arguments);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);

@@ -9,7 +9,7 @@
 
 #include <sys/event.h>
 
-#include "expect.h"
+#include "../unit/sockets.h"
 
 #include <limits.h>
 #include <stdbool.h>
@@ -61,11 +61,11 @@ static struct kevent wait_one(int kq, int fd, int filter)
     struct kevent events[ROOM];
 
     memset(events, 0, sizeof events);
-    EXPECT(wait_ms(kq, events, ROOM, SOON_MS), 1);
-    EXPECT((int)events[0].ident, fd);
-    EXPECT((int)events[0].filter, filter);
-    EXPECT(events[0].flags & EV_ERROR, 0);
-    EXPECT(events[0].udata == (filter == EVFILT_READ ? &mark_read : &mark_write), 1);
+    CHECK_EQUAL(wait_ms(kq, events, ROOM, SOON_MS), 1);
+    CHECK_EQUAL((int)events[0].ident, fd);
+    CHECK_EQUAL((int)events[0].filter, filter);
+    CHECK_EQUAL(events[0].flags & EV_ERROR, 0);
+    CHECK_EQUAL(events[0].udata == (filter == EVFILT_READ ? &mark_read : &mark_write), 1);
     return events[0];
 }
 
@@ -73,7 +73,7 @@ static void expect_nothing(int kq)
 {
     struct kevent events[ROOM];
 
-    EXPECT(wait_ms(kq, events, ROOM, 0), 0);
+    CHECK_EQUAL(wait_ms(kq, events, ROOM, 0), 0);
 }
 
 /* ---- answers ---- */
@@ -84,20 +84,20 @@ static void test_filters(void)
     int fd[2];
 
     pair_local(fd);
-    EXPECT(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
     expect_nothing(kq);
     put(fd[1], "abc", 3);
-    EXPECT(wait_one(kq, fd[0], EVFILT_READ).data, 3);
-    EXPECT(wait_one(kq, fd[0], EVFILT_READ).data, 3); /* level-triggered */
-    EXPECT(wait_one(kq, fd[0], EVFILT_READ).flags & EV_EOF, 0);
-    EXPECT(change(kq, fd[0], EVFILT_WRITE, EV_ADD | EV_ENABLE, &mark_write), 0);
-    EXPECT(delete_read(kq, fd[0]), 0);
-    EXPECT(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_READ).data, 3);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_READ).data, 3); /* level-triggered */
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_READ).flags & EV_EOF, 0);
+    CHECK_EQUAL(change(kq, fd[0], EVFILT_WRITE, EV_ADD | EV_ENABLE, &mark_write), 0);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, 0);
     fill(fd[0]);
     expect_nothing(kq);
     drain(fd[1]);
     wait_one(kq, fd[0], EVFILT_WRITE);
-    EXPECT(delete_write(kq, fd[0]), 0);
+    CHECK_EQUAL(delete_write(kq, fd[0]), 0);
     expect_nothing(kq);
     close_both(fd);
     close(kq);
@@ -108,14 +108,14 @@ static int wait_both(int kq, int fd)
 {
     struct kevent events[ROOM];
 
-    EXPECT(wait_ms(kq, events, ROOM, SOON_MS), 2);
+    CHECK_EQUAL(wait_ms(kq, events, ROOM, SOON_MS), 2);
     for (int i = 0; i < 2; i++) {
-        EXPECT((int)events[i].ident, fd);
-        EXPECT(events[i].udata ==
-                   (events[i].filter == EVFILT_READ ? &mark_read : &mark_write),
-               1);
+        CHECK_EQUAL((int)events[i].ident, fd);
+        CHECK_EQUAL(events[i].udata ==
+                        (events[i].filter == EVFILT_READ ? &mark_read : &mark_write),
+                    1);
     }
-    EXPECT(events[0].filter != events[1].filter, 1);
+    CHECK_EQUAL(events[0].filter != events[1].filter, 1);
     return events[0].filter;
 }
 
@@ -126,12 +126,12 @@ static void test_both_filters(void)
 
     pair_local(fd);
     put(fd[1], "abc", 3);
-    EXPECT(add_read(kq, fd[0]), 0);
-    EXPECT(add_write(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_write(kq, fd[0]), 0);
     wait_both(kq, fd[0]);
     wait_both(kq, fd[0]);
-    EXPECT(delete_read(kq, fd[0]), 0);
-    EXPECT(delete_write(kq, fd[0]), 0);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(delete_write(kq, fd[0]), 0);
     close_both(fd);
     close(kq);
 }
@@ -146,7 +146,7 @@ static void expect_all(int kq, const int *fd, int count, int room)
 
     for (int round = 0; round < rounds; round++) {
         int n = wait_ms(kq, events, room, SOON_MS);
-        EXPECT(n > 0 && n <= room, 1);
+        CHECK_EQUAL(n > 0 && n <= room, 1);
         for (int i = 0; i < n; i++) {
             long which = 2 * ((int *)events[i].udata - fd);
             which += events[i].filter == EVFILT_WRITE;
@@ -154,7 +154,7 @@ static void expect_all(int kq, const int *fd, int count, int room)
             came[which] = true;
         }
     }
-    EXPECT(missing, 0);
+    CHECK_EQUAL(missing, 0);
     free(came);
 }
 
@@ -167,14 +167,14 @@ static void test_little_room(void)
     put(pair[1], "x", 1);
     for (int i = 0; i < 8; i++) {
         fd[i] = must(dup(pair[0]), "dup");
-        EXPECT(change(kq, fd[i], EVFILT_READ, EV_ADD, &fd[i]), 0);
-        EXPECT(change(kq, fd[i], EVFILT_WRITE, EV_ADD, &fd[i]), 0);
+        CHECK_EQUAL(change(kq, fd[i], EVFILT_READ, EV_ADD, &fd[i]), 0);
+        CHECK_EQUAL(change(kq, fd[i], EVFILT_WRITE, EV_ADD, &fd[i]), 0);
     }
     for (int room = 1; room <= ROOM; room++)
         expect_all(kq, fd, 8, room);
     for (int i = 0; i < 8; i++) {
-        EXPECT(delete_write(kq, fd[i]), 0);
-        EXPECT(delete_read(kq, fd[i]), 0);
+        CHECK_EQUAL(delete_write(kq, fd[i]), 0);
+        CHECK_EQUAL(delete_read(kq, fd[i]), 0);
         close(fd[i]);
     }
     close_both(pair);
@@ -190,22 +190,22 @@ static void test_end_of_file(void)
     pair_local(fd);
     put(fd[1], "abc", 3);
     shutdown(fd[1], SHUT_WR);
-    EXPECT(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
     event = wait_one(kq, fd[0], EVFILT_READ);
-    EXPECT(event.flags & EV_EOF, EV_EOF);
-    EXPECT(event.data, 3);
-    EXPECT(event.fflags, 0);
-    EXPECT(read(fd[0], (char[4]){0}, 4), 3);
-    EXPECT(wait_one(kq, fd[0], EVFILT_READ).flags & EV_EOF, EV_EOF);
-    EXPECT(delete_read(kq, fd[0]), 0);
-    EXPECT(add_write(kq, fd[0]), 0);
+    CHECK_EQUAL(event.flags & EV_EOF, EV_EOF);
+    CHECK_EQUAL(event.data, 3);
+    CHECK_EQUAL(event.fflags, 0);
+    CHECK_EQUAL(read(fd[0], (char[4]){0}, 4), 3);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_READ).flags & EV_EOF, EV_EOF);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_write(kq, fd[0]), 0);
     /* The peer still reads. */
-    EXPECT(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, 0);
     fill(fd[0]);
     expect_nothing(kq);
     close(fd[1]);
-    EXPECT(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, EV_EOF);
-    EXPECT(delete_write(kq, fd[0]), 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, EV_EOF);
+    CHECK_EQUAL(delete_write(kq, fd[0]), 0);
     close(fd[0]);
     close(kq);
 }
@@ -217,19 +217,19 @@ static void test_reset(void)
     struct kevent event;
 
     pair_tcp(fd);
-    EXPECT(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
     expect_nothing(kq);
     close_reset(fd[1]);
     event = wait_one(kq, fd[0], EVFILT_READ);
-    EXPECT(event.flags & EV_EOF, EV_EOF);
-    EXPECT(event.fflags, ECONNRESET);
-    EXPECT(delete_read(kq, fd[0]), 0);
-    EXPECT(add_write(kq, fd[0]), 0);
-    EXPECT(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, EV_EOF);
-    EXPECT(delete_write(kq, fd[0]), 0);
+    CHECK_EQUAL(event.flags & EV_EOF, EV_EOF);
+    CHECK_EQUAL(event.fflags, ECONNRESET);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_write(kq, fd[0]), 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, EV_EOF);
+    CHECK_EQUAL(delete_write(kq, fd[0]), 0);
     expect_nothing(kq);
     /* The events have not taken the error away. */
-    FAILS(read(fd[0], &(char){0}, 1), ECONNRESET);
+    CHECK_FAILS(read(fd[0], &(char){0}, 1), ECONNRESET);
     close(fd[0]);
     close(kq);
 }
@@ -240,18 +240,18 @@ static void test_pipe(void)
     int fd[2];
 
     pair_pipe(fd);
-    EXPECT(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
     expect_nothing(kq);
     put(fd[1], "abc", 3);
-    EXPECT(wait_one(kq, fd[0], EVFILT_READ).data, 3);
-    EXPECT(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_READ).data, 3);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
     close_both(fd);
     pair_pipe(fd);
-    EXPECT(add_write(kq, fd[1]), 0);
-    EXPECT(wait_one(kq, fd[1], EVFILT_WRITE).flags & EV_EOF, 0);
+    CHECK_EQUAL(add_write(kq, fd[1]), 0);
+    CHECK_EQUAL(wait_one(kq, fd[1], EVFILT_WRITE).flags & EV_EOF, 0);
     fill(fd[1]);
     expect_nothing(kq);
-    EXPECT(delete_write(kq, fd[1]), 0);
+    CHECK_EQUAL(delete_write(kq, fd[1]), 0);
     close_both(fd);
     close(kq);
 }
@@ -268,16 +268,16 @@ static void test_pipe_end(void)
         struct kevent event;
 
         pair_pipe(fd);
-        EXPECT(add_read(kq, fd[0]), 0);
+        CHECK_EQUAL(add_read(kq, fd[0]), 0);
         close(fd[1]);
         while (times < 3 && wait_ms(kq, &event, 1, 50) == 1)
             times++;
         reported[times]++;
-        EXPECT(delete_read(kq, fd[0]), 0);
+        CHECK_EQUAL(delete_read(kq, fd[0]), 0);
         close(fd[0]);
         close(kq);
     }
-    EXPECT(reported[0] == 1 && reported[1] == 1 && reported[3] == 1, 1);
+    CHECK_EQUAL(reported[0] == 1 && reported[1] == 1 && reported[3] == 1, 1);
 }
 #endif
 
@@ -288,13 +288,13 @@ static void test_listener(void)
     int listener = listener_open(&address);
     int client, accepted;
 
-    EXPECT(add_read(kq, listener), 0);
+    CHECK_EQUAL(add_read(kq, listener), 0);
     expect_nothing(kq);
     client = client_open(&address);
-    EXPECT(wait_one(kq, listener, EVFILT_READ).data, 1);
+    CHECK_EQUAL(wait_one(kq, listener, EVFILT_READ).data, 1);
     accepted = must(accept(listener, NULL, NULL), "accept");
     expect_nothing(kq);
-    EXPECT(delete_read(kq, listener), 0);
+    CHECK_EQUAL(delete_read(kq, listener), 0);
     close(accepted);
     close(client);
     close(listener);
@@ -309,25 +309,25 @@ static void test_change_errors(void)
 
     pair_local(fd);
     close(fd[1]);
-    FAILS(add_read(kq, -1), EBADF);
-    FAILS(add_read(kq, fd[1]), EBADF);
-    FAILS(add_write(kq, fd[1]), EBADF);
-    FAILS_2(delete_read(kq, fd[1]), EBADF, ENOENT); /* macOS says the latter */
-    FAILS_2(delete_read(kq, 100000), EBADF, ENOENT);
-    FAILS(delete_read(kq, fd[0]), ENOENT);
-    FAILS(delete_write(kq, fd[0]), ENOENT);
+    CHECK_FAILS(add_read(kq, -1), EBADF);
+    CHECK_FAILS(add_read(kq, fd[1]), EBADF);
+    CHECK_FAILS(add_write(kq, fd[1]), EBADF);
+    CHECK_FAILS_2(delete_read(kq, fd[1]), EBADF, ENOENT); /* macOS says the latter */
+    CHECK_FAILS_2(delete_read(kq, 100000), EBADF, ENOENT);
+    CHECK_FAILS(delete_read(kq, fd[0]), ENOENT);
+    CHECK_FAILS(delete_write(kq, fd[0]), ENOENT);
     EV_SET(&changes[0], (uintptr_t)fd[0], EVFILT_READ, EV_ADD, 0, 0, &mark_read);
     EV_SET(&changes[1], (uintptr_t)fd[0], EVFILT_WRITE, EV_DELETE, 0, 0, NULL);
     EV_SET(&changes[2], (uintptr_t)fd[0], EVFILT_WRITE, EV_ADD, 0, 0, NULL);
-    FAILS(kevent(kq, changes, 3, NULL, 0, NULL), ENOENT);
-    FAILS(delete_write(kq, fd[0]), ENOENT); /* the third was not made */
-    EXPECT(delete_read(kq, fd[0]), 0);      /* the first was */
-    EXPECT(kevent(kq, NULL, 0, NULL, 0, NULL), 0);
+    CHECK_FAILS(kevent(kq, changes, 3, NULL, 0, NULL), ENOENT);
+    CHECK_FAILS(delete_write(kq, fd[0]), ENOENT); /* the third was not made */
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);       /* the first was */
+    CHECK_EQUAL(kevent(kq, NULL, 0, NULL, 0, NULL), 0);
     close(fd[0]);
     close(kq);
-    FAILS(kevent(kq, changes, 1, NULL, 0, NULL), EBADF);
-    FAILS(kevent(kq, NULL, 0, changes, 1, NULL), EBADF);
-    FAILS(kevent(-1, NULL, 0, changes, 1, NULL), EBADF);
+    CHECK_FAILS(kevent(kq, changes, 1, NULL, 0, NULL), EBADF);
+    CHECK_FAILS(kevent(kq, NULL, 0, changes, 1, NULL), EBADF);
+    CHECK_FAILS(kevent(-1, NULL, 0, changes, 1, NULL), EBADF);
 }
 
 /* A kqueue that is closed takes its filters along: nothing is left to delete. */
@@ -337,8 +337,8 @@ static void test_kqueue_closed_first(void)
     int fd[2];
 
     pair_local(fd);
-    EXPECT(add_read(kq, fd[0]), 0);
-    EXPECT(add_write(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_write(kq, fd[0]), 0);
     close(kq);
     close_both(fd);
 }
@@ -350,23 +350,23 @@ static void test_numbers_reused(void)
     int fd[2], number;
 
     pair_local(fd);
-    EXPECT(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
     close(kq);
-    EXPECT(kqueue(), kq); /* the lowest number that is free */
+    CHECK_EQUAL(kqueue(), kq); /* the lowest number that is free */
     put(fd[1], "x", 1);
     expect_nothing(kq);
-    FAILS(delete_read(kq, fd[0]), ENOENT);
-    EXPECT(add_read(kq, fd[0]), 0);
-    EXPECT(wait_one(kq, fd[0], EVFILT_READ).data, 1);
-    EXPECT(delete_read(kq, fd[0]), 0);
+    CHECK_FAILS(delete_read(kq, fd[0]), ENOENT);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_READ).data, 1);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
     number = fd[0];
     close_both(fd);
     pair_local(fd);
-    EXPECT(fd[0], number);
-    FAILS(delete_read(kq, fd[0]), ENOENT);
-    EXPECT(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(fd[0], number);
+    CHECK_FAILS(delete_read(kq, fd[0]), ENOENT);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
     expect_nothing(kq);
-    EXPECT(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
     close_both(fd);
     close(kq);
 }
@@ -380,16 +380,16 @@ static void test_timeout(void)
 
     for (int ms = 0; ms <= 1100; ms = ms * 11 + 1) { /* 0, 1, 12, 133 */
         long since = clock_ms();
-        EXPECT(wait_ms(kq, &event, 1, ms), 0);
-        EXPECT_WAITED(since, ms);
+        CHECK_EQUAL(wait_ms(kq, &event, 1, ms), 0);
+        CHECK_WAITED(since, ms);
     }
-    EXPECT(kevent(kq, NULL, 0, &event, 1, &nanosecond), 0);
-    FAILS(kevent(kq, NULL, 0, &event, 1, &wrong), EINVAL);
+    CHECK_EQUAL(kevent(kq, NULL, 0, &event, 1, &nanosecond), 0);
+    CHECK_FAILS(kevent(kq, NULL, 0, &event, 1, &wrong), EINVAL);
     pair_pipe(fd);
     put(fd[1], "x", 1);
-    EXPECT(add_read(kq, fd[0]), 0);
-    EXPECT(kevent(kq, NULL, 0, &event, 1, NULL), 1);
-    EXPECT(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(kevent(kq, NULL, 0, &event, 1, NULL), 1);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
     close_both(fd);
     close(kq);
 }
@@ -400,8 +400,8 @@ static void test_signal(void)
     int kq = must(kqueue(), "kqueue");
 
     ticks_start();
-    FAILS(kevent(kq, NULL, 0, &event, 1, NULL), EINTR);
-    EXPECT(ticks_stop() >= 1, 1);
+    CHECK_FAILS(kevent(kq, NULL, 0, &event, 1, NULL), EINTR);
+    CHECK_EQUAL(ticks_stop() >= 1, 1);
     close(kq);
 }
 
@@ -412,17 +412,17 @@ static void test_fork(void)
     pid_t child;
 
     pair_local(fd);
-    EXPECT(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
     child = (pid_t)must((int)fork(), "fork");
     if (child == 0) {
         close(fd[0]); /* the child's business, and no rule broken */
         _exit(wait_ms(kq, &(struct kevent){.ident = 0}, 1, 0) < 0 ? errno : 0);
     }
     must((int)waitpid(child, &status, 0), "waitpid");
-    EXPECT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, EBADF);
+    CHECK_EQUAL(WIFEXITED(status) ? WEXITSTATUS(status) : -1, EBADF);
     put(fd[1], "x", 1);
-    EXPECT(wait_one(kq, fd[0], EVFILT_READ).data, 1);
-    EXPECT(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_READ).data, 1);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
     close_both(fd);
     close(kq);
 }
@@ -439,14 +439,14 @@ static void test_order_varies(void)
 
     pair_local(fd);
     put(fd[1], "abc", 3);
-    EXPECT(add_read(kq, fd[0]), 0);
-    EXPECT(add_write(kq, fd[0]), 0);
+    CHECK_EQUAL(add_read(kq, fd[0]), 0);
+    CHECK_EQUAL(add_write(kq, fd[0]), 0);
     for (int i = 0; i < 4; i++) {
         first = wait_both(kq, fd[0]);
-        EXPECT(wait_both(kq, fd[0]) != first, 1);
+        CHECK_EQUAL(wait_both(kq, fd[0]) != first, 1);
     }
-    EXPECT(delete_read(kq, fd[0]), 0);
-    EXPECT(delete_write(kq, fd[0]), 0);
+    CHECK_EQUAL(delete_read(kq, fd[0]), 0);
+    CHECK_EQUAL(delete_write(kq, fd[0]), 0);
     close_both(fd);
     close(kq);
 }
@@ -461,16 +461,16 @@ static void test_events_interleave(void)
     pair_local(fd);
     for (int i = 0; i < 2; i++) {
         put(fd[!i], "x", 1);
-        EXPECT(add_read(kq, fd[i]), 0);
-        EXPECT(add_write(kq, fd[i]), 0);
+        CHECK_EQUAL(add_read(kq, fd[i]), 0);
+        CHECK_EQUAL(add_write(kq, fd[i]), 0);
     }
-    EXPECT(wait_ms(kq, events, ROOM, SOON_MS), 4);
-    EXPECT(events[0].ident != events[1].ident, 1);
-    EXPECT(events[0].ident == events[2].ident, 1);
-    EXPECT(events[1].ident == events[3].ident, 1);
+    CHECK_EQUAL(wait_ms(kq, events, ROOM, SOON_MS), 4);
+    CHECK_EQUAL(events[0].ident != events[1].ident, 1);
+    CHECK_EQUAL(events[0].ident == events[2].ident, 1);
+    CHECK_EQUAL(events[1].ident == events[3].ident, 1);
     for (int i = 0; i < 2; i++) {
-        EXPECT(delete_read(kq, fd[i]), 0);
-        EXPECT(delete_write(kq, fd[i]), 0);
+        CHECK_EQUAL(delete_read(kq, fd[i]), 0);
+        CHECK_EQUAL(delete_write(kq, fd[i]), 0);
     }
     close_both(fd);
     close(kq);
@@ -564,7 +564,7 @@ static int run_breaker(void (*breaker)(int, const int[2]), char *said, size_t si
 {
     struct rlimit no_core = {0, 0};
     int output[2], fd[2], status;
-    ssize_t length;
+    ssize_t len;
     pid_t child;
 
     must(pipe(output), "pipe");
@@ -578,8 +578,8 @@ static int run_breaker(void (*breaker)(int, const int[2]), char *said, size_t si
     }
     close(output[1]);
     must((int)waitpid(child, &status, 0), "waitpid");
-    length = read(output[0], said, size - 1);
-    said[must((int)length, "read")] = '\0';
+    len = read(output[0], said, size - 1);
+    said[must((int)len, "read")] = '\0';
     close(output[0]);
     return status;
 }
@@ -590,12 +590,12 @@ static void expect_abort(void (*breaker)(int, const int[2]), const char *message
     int status = run_breaker(breaker, said, sizeof said);
     char *newline = strchr(said, '\n');
 
-    EXPECT(WIFSIGNALED(status) ? WTERMSIG(status) : 0, SIGABRT);
+    CHECK_EQUAL(WIFSIGNALED(status) ? WTERMSIG(status) : 0, SIGABRT);
     if (strncmp(said, "kqueue: descriptor ", 19) != 0 || !strstr(said, message))
         fprintf(stderr, "kqueue.c said: %s\nexpected: %s\n", said, message);
-    EXPECT(strncmp(said, "kqueue: descriptor ", 19), 0);
-    EXPECT(strstr(said, message) != NULL, 1);
-    EXPECT(newline && newline[1] == '\0', 1); /* one line */
+    CHECK_EQUAL(strncmp(said, "kqueue: descriptor ", 19), 0);
+    CHECK_EQUAL(strstr(said, message) != NULL, 1);
+    CHECK_EQUAL(newline && newline[1] == '\0', 1); /* one line */
 }
 
 static void test_stand_in(void)
@@ -627,7 +627,7 @@ static void test_stand_in(void)
 
 int main(void)
 {
-    checks_start();
+    hang_watch();
     test_filters();
     test_both_filters();
     test_little_room();
@@ -645,5 +645,5 @@ int main(void)
     test_signal();
     test_fork();
     test_stand_in();
-    return checks_done();
+    return checks_end();
 }

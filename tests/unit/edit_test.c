@@ -188,7 +188,7 @@ static void shows(const char *want, int line)
     if (!right)
         fprintf(stderr, "want %s\nhave %s%s\n", want, row,
                 screen.faulty ? " (faulty)" : "");
-    check(right, "SHOWS", __FILE__, line);
+    check_true((struct check){__FILE__, line, "SHOWS"}, right);
 }
 
 #define SHOWS(want) shows(want, __LINE__)

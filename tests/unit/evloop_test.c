@@ -7,7 +7,7 @@
  */
 #include "../../final/evloop.h"
 
-#include "../kqueue/expect.h"
+#include "sockets.h"
 
 #include <sys/resource.h>
 
@@ -31,11 +31,11 @@ static int wait_for(int loop, const void *data, int timeout_ms)
     int n = evloop_wait(loop, events, 8, timeout_ms);
     int ready = 0;
 
-    EXPECT(n >= 0 && n <= 2, 1);
+    CHECK_EQUAL(n >= 0 && n <= 2, 1);
     for (int i = 0; i < n; i++) {
-        EXPECT(events[i].data == data, 1);
-        EXPECT(events[i].ready & ready, 0);
-        EXPECT(events[i].ready > 0 && events[i].ready <= BOTH, 1);
+        CHECK_EQUAL(events[i].data == data, 1);
+        CHECK_EQUAL(events[i].ready & ready, 0);
+        CHECK_EQUAL(events[i].ready > 0 && events[i].ready <= BOTH, 1);
         ready |= events[i].ready;
     }
     return ready;
@@ -49,17 +49,17 @@ static void test_read(void)
     int fd[2];
 
     pair_local(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     put(fd[1], "abc", 3);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ); /* level-triggered */
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ); /* level-triggered */
     put(fd[1], "d", 1);
-    EXPECT(read(fd[0], (char[2]){0}, 2), 2);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ); /* what is left undone */
+    CHECK_EQUAL(read(fd[0], (char[2]){0}, 2), 2);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ); /* what is left undone */
     drain(fd[0]);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close_both(fd);
     close(loop);
 }
@@ -70,16 +70,17 @@ static void test_write(void)
     int fd[2];
 
     pair_local(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE); /* level-triggered */
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE); /* level-triggered */
     put(fd[1], "abc", 3);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE); /* READ was not asked for */
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS),
+                EVLOOP_WRITE); /* READ was not asked for */
     fill(fd[0]);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     drain(fd[1]);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_WRITE), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_WRITE), 0);
     close_both(fd);
     close(loop);
 }
@@ -90,17 +91,17 @@ static void test_both(void)
     int fd[2];
 
     pair_local(fd);
-    EXPECT(evloop_add(loop, fd[0], BOTH, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
+    CHECK_EQUAL(evloop_add(loop, fd[0], BOTH, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
     put(fd[1], "abc", 3);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), BOTH);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), BOTH);
     fill(fd[0]);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
     drain(fd[0]);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
-    EXPECT(evloop_del(loop, fd[0], BOTH), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_del(loop, fd[0], BOTH), 0);
     drain(fd[1]);
-    EXPECT(wait_for(loop, &mark_a, 0), 0); /* deleted, though ready */
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0); /* deleted, though ready */
     close_both(fd);
     close(loop);
 }
@@ -115,12 +116,12 @@ static void test_changes(void)
     put(fd[1], "abc", 3);
     for (int old = 0; old <= BOTH; old++)
         for (int interest = 0; interest <= BOTH; interest++) {
-            EXPECT(evloop_add(loop, fd[0], old, &mark_a), 0);
-            EXPECT(wait_for(loop, &mark_a, old ? SOON_MS : 0), old);
-            EXPECT(evloop_mod(loop, fd[0], old, interest, &mark_a), 0);
-            EXPECT(wait_for(loop, &mark_a, interest ? SOON_MS : 0), interest);
-            EXPECT(evloop_del(loop, fd[0], interest), 0);
-            EXPECT(wait_for(loop, &mark_a, 0), 0);
+            CHECK_EQUAL(evloop_add(loop, fd[0], old, &mark_a), 0);
+            CHECK_EQUAL(wait_for(loop, &mark_a, old ? SOON_MS : 0), old);
+            CHECK_EQUAL(evloop_mod(loop, fd[0], old, interest, &mark_a), 0);
+            CHECK_EQUAL(wait_for(loop, &mark_a, interest ? SOON_MS : 0), interest);
+            CHECK_EQUAL(evloop_del(loop, fd[0], interest), 0);
+            CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
         }
     close_both(fd);
     close(loop);
@@ -133,16 +134,16 @@ static void test_no_interest(void)
     int fd[2];
 
     pair_local(fd);
-    EXPECT(evloop_add(loop, fd[0], 0, &mark_a), 0);
-    EXPECT(evloop_mod(loop, fd[0], 0, BOTH, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
-    EXPECT(evloop_mod(loop, fd[0], BOTH, 0, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], 0, &mark_a), 0);
+    CHECK_EQUAL(evloop_mod(loop, fd[0], 0, BOTH, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
+    CHECK_EQUAL(evloop_mod(loop, fd[0], BOTH, 0, &mark_a), 0);
     close(fd[1]);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
-    EXPECT(evloop_mod(loop, fd[0], 0, EVLOOP_READ, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS) & EVLOOP_READ, EVLOOP_READ);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
-    EXPECT(evloop_del(loop, fd[0], 0), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_mod(loop, fd[0], 0, EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS) & EVLOOP_READ, EVLOOP_READ);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(evloop_del(loop, fd[0], 0), 0);
     close(fd[0]);
     close(loop);
 }
@@ -155,13 +156,13 @@ static void test_pipe(void)
     int fd[2];
 
     pair_pipe(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     put(fd[1], "abc", 3);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
     drain(fd[0]);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close_both(fd);
     close(loop);
 }
@@ -174,11 +175,11 @@ static void test_pipe_end(void)
     int fd[2];
 
     pair_pipe(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
     close(fd[1]);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(read(fd[0], (char[1]){0}, 1), 0);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(read(fd[0], (char[1]){0}, 1), 0);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close(fd[0]);
     close(loop);
 }
@@ -191,14 +192,14 @@ static void test_listener(void)
     int loop = loop_open();
     int client, accepted;
 
-    EXPECT(evloop_add(loop, listener, EVLOOP_READ, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_add(loop, listener, EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     client = client_open(&address);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
     accepted = must(accept(listener, NULL, NULL), "accept");
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
-    EXPECT(evloop_del(loop, listener, EVLOOP_READ), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_del(loop, listener, EVLOOP_READ), 0);
     close(client);
     close(accepted);
     close(listener);
@@ -213,20 +214,20 @@ static void test_data(void)
 
     pair_local(first);
     pair_local(second);
-    EXPECT(evloop_add(loop, first[0], EVLOOP_READ, &mark_a), 0);
-    EXPECT(evloop_add(loop, second[0], EVLOOP_READ, &mark_b), 0);
+    CHECK_EQUAL(evloop_add(loop, first[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, second[0], EVLOOP_READ, &mark_b), 0);
     put(second[1], "x", 1);
-    EXPECT(wait_for(loop, &mark_b, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(wait_for(loop, &mark_b, SOON_MS), EVLOOP_READ);
     put(first[1], "x", 1);
     drain(second[0]);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(evloop_mod(loop, first[0], EVLOOP_READ, BOTH, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), BOTH);
-    EXPECT(evloop_del(loop, first[0], BOTH), 0);
-    EXPECT(evloop_add(loop, first[0], BOTH, NULL), 0);
-    EXPECT(wait_for(loop, NULL, SOON_MS), BOTH);
-    EXPECT(evloop_del(loop, first[0], BOTH), 0);
-    EXPECT(evloop_del(loop, second[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(evloop_mod(loop, first[0], EVLOOP_READ, BOTH, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), BOTH);
+    CHECK_EQUAL(evloop_del(loop, first[0], BOTH), 0);
+    CHECK_EQUAL(evloop_add(loop, first[0], BOTH, NULL), 0);
+    CHECK_EQUAL(wait_for(loop, NULL, SOON_MS), BOTH);
+    CHECK_EQUAL(evloop_del(loop, first[0], BOTH), 0);
+    CHECK_EQUAL(evloop_del(loop, second[0], EVLOOP_READ), 0);
     close_both(first);
     close_both(second);
     close(loop);
@@ -241,16 +242,16 @@ static void test_number_reused(void)
     pair_local(first);
     pair_local(second);
     put(first[1], "old", 3);
-    EXPECT(evloop_add(loop, first[0], BOTH, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), BOTH);
-    EXPECT(evloop_del(loop, first[0], BOTH), 0);
+    CHECK_EQUAL(evloop_add(loop, first[0], BOTH, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), BOTH);
+    CHECK_EQUAL(evloop_del(loop, first[0], BOTH), 0);
     close(first[0]);
-    EXPECT(dup2(second[0], first[0]), first[0]);
-    EXPECT(evloop_add(loop, first[0], EVLOOP_READ, &mark_b), 0);
-    EXPECT(wait_for(loop, &mark_b, 0), 0);
+    CHECK_EQUAL(dup2(second[0], first[0]), first[0]);
+    CHECK_EQUAL(evloop_add(loop, first[0], EVLOOP_READ, &mark_b), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_b, 0), 0);
     put(second[1], "new", 3);
-    EXPECT(wait_for(loop, &mark_b, SOON_MS), EVLOOP_READ);
-    EXPECT(evloop_del(loop, first[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_b, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(evloop_del(loop, first[0], EVLOOP_READ), 0);
     close_both(first);
     close_both(second);
     close(loop);
@@ -265,17 +266,17 @@ static void test_loop_closed(void)
 
     pair_local(fd);
     put(fd[1], "x", 1);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
-    EXPECT(evloop_add(other, fd[0], BOTH, &mark_b), 0); /* two loops do not meet */
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(wait_for(other, &mark_b, SOON_MS), BOTH);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(other, fd[0], BOTH, &mark_b), 0); /* two loops do not meet */
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(wait_for(other, &mark_b, SOON_MS), BOTH);
     close(loop);
     loop = loop_open(); /* likely with the same number */
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
     close(loop);
-    EXPECT(wait_for(other, &mark_b, SOON_MS), BOTH);
+    CHECK_EQUAL(wait_for(other, &mark_b, SOON_MS), BOTH);
     close(other);
     close_both(fd);
 }
@@ -290,16 +291,16 @@ static void expect_data_then_end(const int fd[2], int loop)
 
     put(fd[1], "0123456789", 10);
     close(fd[1]);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
     do {
-        EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+        CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
         n = read(fd[0], bytes, sizeof bytes);
-        EXPECT(n >= 0 || errno == EAGAIN, 1);
+        CHECK_EQUAL(n >= 0 || errno == EAGAIN, 1);
         got += n > 0 ? n : 0;
     } while (n != 0);
-    EXPECT(got, 10);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(got, 10);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close(fd[0]);
 }
 
@@ -322,18 +323,18 @@ static void test_half_close(void)
     int fd[2];
 
     pair_tcp(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
     shutdown(fd[1], SHUT_WR);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(read(fd[0], (char[1]){0}, 1), 0);
-    EXPECT(evloop_mod(loop, fd[0], EVLOOP_READ, EVLOOP_WRITE, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(read(fd[0], (char[1]){0}, 1), 0);
+    CHECK_EQUAL(evloop_mod(loop, fd[0], EVLOOP_READ, EVLOOP_WRITE, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
     put(fd[0], "abc", 3);
-    EXPECT(evloop_add(loop, fd[1], EVLOOP_READ, &mark_b), 0);
-    EXPECT(evloop_mod(loop, fd[0], EVLOOP_WRITE, 0, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_b, SOON_MS), EVLOOP_READ);
-    EXPECT(read(fd[1], (char[4]){0}, 4), 3);
-    EXPECT(evloop_del(loop, fd[1], EVLOOP_READ), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[1], EVLOOP_READ, &mark_b), 0);
+    CHECK_EQUAL(evloop_mod(loop, fd[0], EVLOOP_WRITE, 0, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_b, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(read(fd[1], (char[4]){0}, 4), 3);
+    CHECK_EQUAL(evloop_del(loop, fd[1], EVLOOP_READ), 0);
     close_both(fd);
     close(loop);
 }
@@ -346,12 +347,12 @@ static void test_half_close_unasked(void)
 
     pair_local(fd);
     fill(fd[0]);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
     shutdown(fd[1], SHUT_WR);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     drain(fd[1]);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_WRITE), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_WRITE), 0);
     close_both(fd);
     close(loop);
 }
@@ -363,12 +364,12 @@ static void test_reset(void)
     int fd[2];
 
     pair_tcp(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, 0), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     close_reset(fd[1]);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    FAILS(read(fd[0], (char[1]){0}, 1), ECONNRESET);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_FAILS(read(fd[0], (char[1]){0}, 1), ECONNRESET);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close(fd[0]);
     close(loop);
 }
@@ -381,14 +382,14 @@ static void test_reset_both(void)
     int ready;
 
     pair_tcp(fd);
-    EXPECT(evloop_add(loop, fd[0], BOTH, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], BOTH, &mark_a), 0);
     close_reset(fd[1]);
     do {
         ready = wait_for(loop, &mark_a, SOON_MS);
-        EXPECT(ready != 0, 1);
+        CHECK_EQUAL(ready != 0, 1);
     } while (!(ready & EVLOOP_READ)); /* WRITE alone may come before the reset */
-    FAILS(read(fd[0], (char[1]){0}, 1), ECONNRESET);
-    EXPECT(evloop_del(loop, fd[0], BOTH), 0);
+    CHECK_FAILS(read(fd[0], (char[1]){0}, 1), ECONNRESET);
+    CHECK_EQUAL(evloop_del(loop, fd[0], BOTH), 0);
     close(fd[0]);
     close(loop);
 }
@@ -396,15 +397,15 @@ static void test_reset_both(void)
 /* With WRITE only, a broken connection wakes up a loop that cannot send. */
 static void expect_end_for_writer(const int fd[2], int loop, void (*end)(int))
 {
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_WRITE, &mark_a), 0);
     do
         fill(fd[0]);
     while (wait_for(loop, &mark_a, 100) != 0); /* TCP's buffers grow for a while */
     end(fd[1]);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS) != 0, 1);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS) != 0, 1);
-    EXPECT(write(fd[0], "x", 1), -1);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_WRITE), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS) != 0, 1);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS) != 0, 1);
+    CHECK_EQUAL(write(fd[0], "x", 1), -1);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_WRITE), 0);
     close(fd[0]);
 }
 
@@ -435,20 +436,21 @@ static void test_errors(void)
 
     pair_local(fd);
     close(fd[1]);
-    FAILS(evloop_add(loop, fd[1], EVLOOP_READ, &mark_a), EBADF);
-    FAILS(evloop_add(loop, fd[1], EVLOOP_WRITE, &mark_a), EBADF);
-    FAILS(evloop_add(loop, -1, BOTH, &mark_a), EBADF);
-    FAILS(evloop_mod(loop, fd[1], 0, BOTH, &mark_a), EBADF);
-    FAILS_2(evloop_del(loop, fd[1], EVLOOP_READ), EBADF, ENOENT); /* macOS: ENOENT */
-    FAILS(evloop_del(loop, fd[0], EVLOOP_READ), ENOENT);          /* never added */
-    FAILS(evloop_del(loop, fd[0], EVLOOP_WRITE), ENOENT);
+    CHECK_FAILS(evloop_add(loop, fd[1], EVLOOP_READ, &mark_a), EBADF);
+    CHECK_FAILS(evloop_add(loop, fd[1], EVLOOP_WRITE, &mark_a), EBADF);
+    CHECK_FAILS(evloop_add(loop, -1, BOTH, &mark_a), EBADF);
+    CHECK_FAILS(evloop_mod(loop, fd[1], 0, BOTH, &mark_a), EBADF);
+    CHECK_FAILS_2(evloop_del(loop, fd[1], EVLOOP_READ), EBADF,
+                  ENOENT);                                     /* macOS: ENOENT */
+    CHECK_FAILS(evloop_del(loop, fd[0], EVLOOP_READ), ENOENT); /* never added */
+    CHECK_FAILS(evloop_del(loop, fd[0], EVLOOP_WRITE), ENOENT);
     /* The loop is as good as before. */
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
-    EXPECT(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close(loop);
-    FAILS(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), EBADF);
-    FAILS(evloop_wait(loop, &event, 1, 0), EBADF);
+    CHECK_FAILS(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), EBADF);
+    CHECK_FAILS(evloop_wait(loop, &event, 1, 0), EBADF);
     close(fd[0]);
 }
 
@@ -460,7 +462,7 @@ static void test_open_fails(void)
     none = limit;
     none.rlim_cur = 0;
     must(setrlimit(RLIMIT_NOFILE, &none), "setrlimit");
-    FAILS(evloop_open(), EMFILE);
+    CHECK_FAILS(evloop_open(), EMFILE);
     must(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
 }
 
@@ -484,18 +486,18 @@ static void expect_all(int loop, const int *crowd, int count, int interest, int 
         for (int i = 0; i <= MANY; i++)
             events[i] = (struct evloop_event){.data = &mark_a, .ready = -1};
         n = evloop_wait(loop, events, max, SOON_MS);
-        EXPECT(n > 0 && n <= max && n <= EVLOOP_BATCH, 1);
+        CHECK_EQUAL(n > 0 && n <= max && n <= EVLOOP_BATCH, 1);
         for (int i = 0; i < n; i++) {
             long which = (int *)events[i].data - crowd;
-            EXPECT(which >= 0 && which < count, 1);
-            EXPECT(events[i].ready & ~interest, 0);
+            CHECK_EQUAL(which >= 0 && which < count, 1);
+            CHECK_EQUAL(events[i].ready & ~interest, 0);
             missing -= got[which] != interest;
             got[which] |= events[i].ready;
             missing += got[which] != interest;
         }
-        EXPECT(events[n].data == &mark_a && events[n].ready == -1, 1);
+        CHECK_EQUAL(events[n].data == &mark_a && events[n].ready == -1, 1);
     }
-    EXPECT(missing, 0);
+    CHECK_EQUAL(missing, 0);
     free(got);
 }
 
@@ -506,7 +508,7 @@ static void crowd_open(int loop, int pair[2], int *crowd, int count, int interes
     put(pair[1], "x", 1);
     for (int i = 0; i < count; i++) {
         crowd[i] = must(dup(pair[0]), "dup");
-        EXPECT(evloop_add(loop, crowd[i], interest, &crowd[i]), 0);
+        CHECK_EQUAL(evloop_add(loop, crowd[i], interest, &crowd[i]), 0);
     }
 }
 
@@ -514,10 +516,10 @@ static void crowd_close(int loop, const int pair[2], const int *crowd, int count
                         int interest)
 {
     for (int i = 0; i < count; i++) {
-        EXPECT(evloop_del(loop, crowd[i], interest), 0);
+        CHECK_EQUAL(evloop_del(loop, crowd[i], interest), 0);
         must(close(crowd[i]), "close");
     }
-    EXPECT(wait_for(loop, NULL, 0), 0);
+    CHECK_EQUAL(wait_for(loop, NULL, 0), 0);
     close_both(pair);
 }
 
@@ -562,17 +564,17 @@ static void test_timeout(void)
     int fd[2];
 
     pair_local(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
     for (int i = 0; i < 4; i++) {
         long since = clock_ms();
-        EXPECT(evloop_wait(loop, &event, 1, timeouts[i]), 0);
-        EXPECT_WAITED(since, timeouts[i]);
+        CHECK_EQUAL(evloop_wait(loop, &event, 1, timeouts[i]), 0);
+        CHECK_WAITED(since, timeouts[i]);
     }
     put(fd[1], "x", 1);
     for (int i = 0; i < 4; i++)
-        EXPECT(evloop_wait(loop, &event, 1, timeouts[i]), 1);
-    EXPECT(evloop_wait(loop, &event, 1, -1), 1);
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+        CHECK_EQUAL(evloop_wait(loop, &event, 1, timeouts[i]), 1);
+    CHECK_EQUAL(evloop_wait(loop, &event, 1, -1), 1);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close_both(fd);
     close(loop);
 }
@@ -586,16 +588,16 @@ static void test_for_ever(void)
     pid_t child;
 
     pair_pipe(fd);
-    EXPECT(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
+    CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
     child = (pid_t)must((int)fork(), "fork");
     if (child == 0) {
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
         _exit(write(fd[1], "x", 1) == 1 ? 0 : 1);
     }
-    EXPECT(evloop_wait(loop, &event, 1, -1), 1);
-    EXPECT(event.data == &mark_a && event.ready == EVLOOP_READ, 1);
+    CHECK_EQUAL(evloop_wait(loop, &event, 1, -1), 1);
+    CHECK_EQUAL(event.data == &mark_a && event.ready == EVLOOP_READ, 1);
     must((int)waitpid(child, NULL, 0), "waitpid");
-    EXPECT(evloop_del(loop, fd[0], EVLOOP_READ), 0);
+    CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
     close_both(fd);
     close(loop);
 }
@@ -607,11 +609,11 @@ static void test_signal(void)
     int loop = loop_open();
 
     ticks_start();
-    EXPECT(evloop_wait(loop, &event, 1, -1), 0);
-    EXPECT(ticks_stop() >= 1, 1);
+    CHECK_EQUAL(evloop_wait(loop, &event, 1, -1), 0);
+    CHECK_EQUAL(ticks_stop() >= 1, 1);
     ticks_start();
-    EXPECT(evloop_wait(loop, &event, 1, 1000 * DEADLINE_S), 0);
-    EXPECT(ticks_stop() >= 1, 1);
+    CHECK_EQUAL(evloop_wait(loop, &event, 1, 1000 * DEADLINE_S), 0);
+    CHECK_EQUAL(ticks_stop() >= 1, 1);
     close(loop);
 }
 
@@ -627,7 +629,7 @@ static void descriptors_allow(rlim_t count)
 
 int main(void)
 {
-    checks_start();
+    hang_watch();
     descriptors_allow(MANY + 50);
     test_read();
     test_write();
@@ -655,5 +657,5 @@ int main(void)
     test_timeout();
     test_for_ever();
     test_signal();
-    return checks_done();
+    return checks_end();
 }

@@ -101,7 +101,7 @@ static void check_visible_text(const char *text, size_t len, const char *want, i
         abort();
     size_t written = utf8_visible(out, text, len);
     out[written] = '\0';
-    check(strcmp(out, want) == 0, out, __FILE__, line);
+    check_true((struct check){__FILE__, line, out}, strcmp(out, want) == 0);
     free(out);
 }
 

@@ -1,25 +1,19 @@
 /*
- * expect.h - what the tests of the event loop share: checks, and things to wait for
+ * sockets.h - what the tests of the event loop share: descriptors, and a limit for a hang
  *
- * Interface:
- *   EXPECT(got, want)   two integers have to be equal
- *   FAILS(call, error)  a call has to return -1 with that errno; FAILS_2: one of two
- *   checks_start()      to be called first; ends a test that hangs
- *   checks_done()       prints how many checks there were and returns the exit status
- *
- * A check that fails prints where, what it got and what was expected, and exits with 1.
- * So does everything here that the system refuses. All descriptors are nonblocking.
+ * Interface: hang_watch() first; then pairs of descriptors (pair_tcp() and others), what
+ * one does with them, and ticks_start() for signals that interrupt. What the system
+ * refuses to give ends the test. All descriptors are nonblocking.
  */
-#ifndef EXPECT_H
-#define EXPECT_H
+#ifndef SOCKETS_H
+#define SOCKETS_H
+
+#include "check.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -31,40 +25,12 @@ enum { DEADLINE_S = 60 }; /* for a whole test: it takes seconds, under valgrind 
 enum { SOON_MS = 10000 }; /* for what has to come, but through the network */
 enum { TICKS = 500 };
 
-#define EXPECT(got, want) expect_equal(__FILE__, __LINE__, #got, (got), (want))
-#define FAILS(call, error)                                                               \
+/* Where systems differ: a call has to return -1, with one of two errors. */
+#define CHECK_FAILS_2(call, error, other)                                                \
     do {                                                                                 \
-        long result_ = (call);                                                           \
-        int error_ = errno;                                                              \
-        expect_equal(__FILE__, __LINE__, #call, result_, -1);                            \
-        expect_equal(__FILE__, __LINE__, "errno of " #call, error_, (error));            \
+        long failed_ = (call);                                                           \
+        CHECK(failed_ == -1 && (errno == (error) || errno == (other)));                  \
     } while (0)
-
-/* The same where systems differ: one of two errors. */
-#define FAILS_2(call, error, other)                                                      \
-    do {                                                                                 \
-        long result_ = (call);                                                           \
-        int error_ = errno;                                                              \
-        expect_equal(__FILE__, __LINE__, #call, result_, -1);                            \
-        expect_equal(__FILE__, __LINE__, "errno of " #call, error_,                      \
-                     error_ == (other) ? (other) : (error));                             \
-    } while (0)
-
-static int checks;
-static char hang_message[200]; /* written by a signal handler, so made ready before */
-
-static inline void expect_equal(const char *file, int line, const char *what, long got,
-                                long want)
-{
-    checks++;
-    if (got == want) {
-        snprintf(hang_message, sizeof hang_message,
-                 "%s:%d: %s: and the next call hangs\n", file, line, what);
-        return;
-    }
-    fprintf(stderr, "%s:%d: %s is %ld, expected %ld\n", file, line, what, got, want);
-    exit(1);
-}
 
 /* Returns what a call returned, or ends the test if it was -1. */
 static inline int must(int result, const char *call)
@@ -77,27 +43,44 @@ static inline int must(int result, const char *call)
 
 static volatile sig_atomic_t alarms_left = 1; /* the last one ends the test */
 
+static inline void hang_say(const char *text)
+{
+    if (write(STDERR_FILENO, text, strlen(text)) < 0)
+        _exit(2);
+}
+
+/* The line's number, from its last digit on: a signal handler cannot print. */
+static inline const char *hang_number(int number)
+{
+    static char digits[12];
+    char *at = digits + sizeof digits - 1;
+
+    do {
+        *--at = (char)('0' + number % 10);
+    } while ((number /= 10) > 0);
+    return at;
+}
+
 static inline void on_alarm(int signal_number)
 {
     (void)signal_number;
     if (--alarms_left > 0)
         return;
-    _exit(write(STDERR_FILENO, hang_message, strlen(hang_message)) < 0 ? 2 : 1);
+    hang_say(check_last.file ? check_last.file : "?");
+    hang_say(":");
+    hang_say(hang_number(check_last.line));
+    hang_say(": and what follows this check hangs\n");
+    _exit(1);
 }
 
-static inline void checks_start(void)
+/* Ends a test that hangs. */
+static inline void hang_watch(void)
 {
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
 
     signal(SIGPIPE, SIG_IGN);
     sigaction(SIGALRM, &action, NULL);
     alarm(DEADLINE_S);
-}
-
-static inline int checks_done(void)
-{
-    printf("ok %d checks\n", checks);
-    return 0;
 }
 
 /* ---- time ---- */
@@ -111,7 +94,7 @@ static inline long clock_ms(void)
 }
 
 /* Checks "not earlier", as far as clocks agree. How much later is the machine's own. */
-#define EXPECT_WAITED(since, ms) EXPECT(clock_ms() - (since) >= (ms)-5, 1)
+#define CHECK_WAITED(since, ms) CHECK(clock_ms() - (since) >= (ms)-5)
 
 /* Sends a SIGALRM every 20 ms from now on, for ten seconds at most. */
 static inline void ticks_start(void)
@@ -161,15 +144,15 @@ static inline void pair_local(int fd[2])
 /* A listening socket on a free port of 127.0.0.1; the address is filled in. */
 static inline int listener_open(struct sockaddr_in *address)
 {
-    socklen_t length = sizeof *address;
+    socklen_t len = sizeof *address;
     int fd = nonblocking(must(socket(AF_INET, SOCK_STREAM, 0), "socket"));
 
     memset(address, 0, sizeof *address);
     address->sin_family = AF_INET;
     address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    must(bind(fd, (struct sockaddr *)address, length), "bind");
+    must(bind(fd, (struct sockaddr *)address, len), "bind");
     must(listen(fd, 8), "listen");
-    must(getsockname(fd, (struct sockaddr *)address, &length), "getsockname");
+    must(getsockname(fd, (struct sockaddr *)address, &len), "getsockname");
     return fd;
 }
 
@@ -208,9 +191,9 @@ static inline void close_both(const int fd[2])
     must(close(fd[1]), "close");
 }
 
-static inline void put(int fd, const char *bytes, size_t length)
+static inline void put(int fd, const char *bytes, size_t len)
 {
-    EXPECT(write(fd, bytes, length), (long)length);
+    CHECK_EQUAL(write(fd, bytes, len), (long)len);
 }
 
 /* Writes until there is not room for one byte more. */
@@ -221,7 +204,7 @@ static inline void fill(int fd)
     for (size_t piece = sizeof zeros; piece > 0; piece /= 2)
         while (write(fd, zeros, piece) > 0) {
         }
-    EXPECT(errno, EAGAIN);
+    CHECK_EQUAL(errno, EAGAIN);
 }
 
 /* Reads until there is nothing. */
@@ -231,7 +214,7 @@ static inline void drain(int fd)
 
     while (read(fd, bytes, sizeof bytes) > 0) {
     }
-    EXPECT(errno, EAGAIN);
+    CHECK_EQUAL(errno, EAGAIN);
 }
 
 #endif
