@@ -104,6 +104,8 @@ def loop_jobs(variant: str) -> Iterator[Job]:
                                   " python3 tests/test.py" % variant)
     yield Job(f"chatsrv {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
                                     " python3 tests/system/chatsrv_test.py" % variant)
+    yield Job(f"promises {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+                                     " python3 tests/system/promises_test.py" % variant)
     yield Job(f"step 6 {variant}", "CHATSRV_TEST_SERVER='{%s/steps}/6-broadcast {port}'"
                                    " python3 tests/test.py" % variant, tests="TestRules")
     yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,

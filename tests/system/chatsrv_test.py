@@ -559,8 +559,10 @@ class Sockets(ChatsrvCase):
         for line in pathlib.Path("/proc/net/tcp").read_text().splitlines():
             fields = line.split()
             if fields[1:3] == [there, here]:
-                if fields[5][:2] != "02":       # which timer runs: proc(5)
-                    self.server.fail("a timer for keep-alive probes", f"timer {fields[5]}")
+                timer, when = fields[5].split(":")      # which one runs: proc(5)
+                if timer != "02" or int(when, 16) > 60 * os.sysconf("SC_CLK_TCK"):
+                    self.server.fail("a timer for keep-alive probes, of a minute",
+                                     f"timer {fields[5]}")
                 return
         self.skipTest("the connection is not in /proc/net/tcp")
 

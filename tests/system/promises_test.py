@@ -1,0 +1,424 @@
+#!/usr/bin/env python3
+"""Tests that nothing is lost and nobody is held up, whatever clients, log and system do.
+
+    python3 tests/system/promises_test.py [--server 'CMD {options} {port}'] [CLASS[.TEST]]
+
+As chatsrv_test.py, but for what happens when things go wrong: senders that vanish, a terminal that
+nobody reads, a full disk, a server that was stopped for a while, clients that talk too much.
+"""
+import array
+import contextlib
+import fcntl
+import os
+import pathlib
+import pty
+import re
+import select
+import shlex
+import signal
+import tempfile
+import termios
+import time
+import unittest
+from typing import Callable, Iterator, List
+
+import support
+import test                             # tests/test.py, not Python's own
+from chatsrv_test import OWN, ChatsrvCase, skip_without_ipv6
+from test import CUT, DEADLINE, LINUX, RELEASE, TERMINATED, Peer, Server, numbered, rule, shown
+
+
+def wait_for(arrived: Callable[[], object], seconds: float = 4 * DEADLINE) -> bool:
+    end = time.monotonic() + seconds
+    while not arrived() and time.monotonic() < end:
+        time.sleep(0.01)
+    return bool(arrived())
+
+
+def unacknowledged(peer: Peer) -> int:
+    """How much of what the peer has sent the server's kernel does not have (Linux)."""
+    left = array.array("i", [0])
+    fcntl.ioctl(peer.sock, termios.TIOCOUTQ, left)
+    return left[0]
+
+
+def flood(peer: Peer, size: int) -> bytes:
+    """Sends that many bytes of lines, all different; returns the last line."""
+    texts = numbered(size // 1000, 999)
+    peer.send(b"\n".join(texts) + b"\n")
+    return texts[-1]
+
+
+class Senders(ChatsrvCase):
+    """What the kernel has acknowledged to a sender is delivered, however it leaves."""
+
+    @rule(RELEASE, "an error of send(2) ends the sending only: read on until recv(2) says the end")
+    @unittest.skipUnless(LINUX, "who has acknowledged what is only known there")
+    def test_said_and_reset(self):
+        """a sender's connection breaks while much of what it said is still unread"""
+        witness, sender = self.join(2)
+        last = flood(sender, 3000000)       # makes the kernel ready to take much at once
+        for peer in (witness, sender):
+            peer.collect(last)
+            peer.inbox.clear()
+        texts = numbered(20000, 11)
+        with self.paused():
+            sender.send(b"\n".join(texts) + b"\nbroken o")
+            wait_for(lambda: not unacknowledged(sender), 1)
+            texts = texts[:len(texts) - (unacknowledged(sender) + 11) // 12]
+            sender.reset()
+        for text in texts:
+            witness.expect(sender, text)
+
+
+class Judged(ChatsrvCase):
+    """Who is disconnected by a deadline has deserved it."""
+
+    @rule(CUT, "ask the kernel how much is unacknowledged before you give a client up; "
+               "TCP_NOTSENT_LOWAT", options="-s 2")
+    def test_slow_but_steady(self):
+        """-s: who takes little, but again and again, stays"""
+        one, = self.join(1)
+        slow, faster = self.join(2, receive_buffer=4096)
+        last = flood(one, 4000000)
+        one.collect(last)
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            slow.sock.recv(3000)
+            for _ in range(20):
+                faster.sock.recv(3000)
+            time.sleep(0.3)
+        if self.server.log.count(TERMINATED):
+            self.server.fail("clients that read 10,000 and 200,000 bytes a second to stay",
+                             shown(self.server.log.tail(1)[0]))
+
+    @rule(CUT, "TCP_NOTSENT_LOWAT on the listening socket: those that it accepts inherit it")
+    @unittest.skipUnless(LINUX, "what waits is looked up in /proc")
+    def test_kernel_memory(self):
+        """little waits in the kernel for who does not read"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        last = flood(one, 8000000)
+        one.collect(last)
+        here = "0100007F:%04X" % slow.sock.getsockname()[1]
+        for line in pathlib.Path("/proc/net/tcp").read_text().splitlines():
+            fields = line.split()
+            if fields[2] == here and int(fields[4].split(":")[0], 16) > 300000:
+                self.server.fail("less than 300,000 bytes in the kernel", fields[4])
+
+    @rule(CUT, "look for what the kernel holds before you judge by the clock", options="-q -t 4")
+    def test_stopped_and_spoken(self):
+        """-t: who spoke while the server was stopped was not idle, also in a crowd"""
+        crowd = self.join(1)
+        crowd += [self.server.connect() for _ in range(299)]    # more than fit a batch
+        for peer in crowd:
+            peer.send(b"before\n")
+        self.server.expect_log(b", 6 bytes", len(crowd))
+        with self.paused():
+            for peer in crowd:
+                peer.send(b"meanwhile\n")
+            time.sleep(4.2)
+        self.server.expect_log(b", 9 bytes", len(crowd))
+
+    @rule(CUT, "look for what the kernel holds before you judge by the clock", options="-s 2")
+    def test_stopped_and_drained(self):
+        """-s: who read everything while the server was stopped was not stalled"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        last = flood(one, 4000000)
+        one.collect(last)
+        with self.paused():
+            end = time.monotonic() + 2.5
+            while time.monotonic() < end:
+                slow.receive(end - time.monotonic())
+        slow.collect(last)
+
+    @rule(CUT, "who has half-closed cannot speak any more", options="-t 1")
+    def test_half_closed_is_not_idle(self):
+        """-t: who has half-closed and still reads is not idle"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        last = flood(one, 4000000)
+        one.collect(last)
+        slow.half_close()
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            one.send(b"\n")
+            one.receive(0.1)
+        slow.expect_closed()
+        if not any(line.endswith(last) for line in slow.inbox):
+            self.server.fail("all up to its end", f"{len(slow.inbox)} lines")
+        self.expect_farewell(slow, b"end of file")
+
+
+def to_file(path: str, append: bool = False, before: str = "") -> str:
+    """The command that starts the server with its log going to that file."""
+    script = f'{before}exec "$0" "$@" {">>" if append else ">"} {shlex.quote(path)}'
+    return f"sh -c {shlex.quote(script)} {test.COMMAND}"
+
+
+class Log(unittest.TestCase):
+    """The log never holds up the server, and tells what is missing."""
+
+    @contextlib.contextmanager
+    def terminal(self) -> Iterator[int]:
+        ours, theirs = pty.openpty()
+        try:
+            termios.tcgetattr(theirs)
+            self.name = os.ttyname(theirs)
+            yield ours
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    def chat(self, server: Server, texts: List[bytes]) -> Peer:
+        """Everybody hears everything, newcomers too."""
+        one, two = server.connect(), server.connect()
+        for peer in (one, two):
+            peer.sync()
+        one.send(b"\n".join(texts) + b"\n")
+        for peer in (one, two):
+            peer.collect(texts[-1])
+        late = server.connect()
+        late.line("a greeting")
+        server.expect_alive()
+        return one
+
+    def test_terminal_unread(self):
+        """Standard output is a terminal that nobody reads."""
+        with self.terminal(), Server(to_file(self.name)) as server:
+            self.chat(server, numbered(3000, 100))
+
+    @unittest.skipUnless(LINUX, "flags are looked up in /proc")
+    def test_flags(self):
+        """What the server does to write without waiting is seen by nobody else."""
+        with self.terminal(), tempfile.TemporaryDirectory() as folder:
+            fifo = os.path.join(folder, "fifo")
+            os.mkfifo(fifo)
+            reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            for path in (self.name, fifo):
+                with self.subTest(path=path), Server(to_file(path)) as server:
+                    server.connect().line("a greeting")
+                    proc = f"/proc/{server.process.pid}"
+                    flags = {fd: int(info.read_text().split()[3], 8) for fd, info in
+                             ((info.name, info)
+                              for info in pathlib.Path(f"{proc}/fdinfo").iterdir())
+                             if os.readlink(f"{proc}/fd/{fd}") == path}
+                    self.assertFalse(flags.pop("1") & os.O_NONBLOCK)
+                    self.assertEqual([value & os.O_NONBLOCK for value in flags.values()],
+                                     [os.O_NONBLOCK])
+            os.close(reader)
+
+    def test_file_size(self):
+        """The log's file may not grow any more: nothing happens until it may."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "log")
+            with Server(to_file(str(path), append=True, before="ulimit -f 16; ")) as server:
+                texts = numbered(3000, 100)
+                one = self.chat(server, texts)
+                log = b""
+                while b"the end" not in log:
+                    time.sleep(0.02)
+                    log += path.read_bytes()
+                    os.truncate(path, 0)
+                    one.send(b"the end\n")
+                    one.collect(b"the end")
+                self.expect_complete(log, len(texts))
+
+    def expect_complete(self, log: bytes, sent: int) -> None:
+        """What is in the log are lines, and those that are missing have been counted."""
+        said = [line for line in log.split(b"\n") if b": 0" in line]
+        for line in said:
+            self.assertRegex(line, rb"\Amessage from 127.0.0.1:\d+: 0[0-9.~]{99}\Z")
+        dropped = sum(map(int, re.findall(rb"\ndropped (\d+) lines of the log\n", log)))
+        self.assertLess(len(said), sent)
+        self.assertGreaterEqual(len(said) + dropped, sent)
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "there is no /dev/full")
+    def test_full_disk(self):
+        """Nothing can be written: the chat goes on, and SIGTERM ends it."""
+        with Server(to_file("/dev/full")) as server:
+            self.chat(server, numbered(5000, 100))
+            server.expect_idle("while nothing can be written")
+            server.process.terminate()
+            server.end_is_due = True
+            self.assertTrue(server.has_ended(within=DEADLINE))
+            self.assertEqual(server.process.returncode, 0)
+
+    def test_last_lines(self):
+        """At the end, the server's own lines come before those of messages that wait."""
+        with Server(options="", read_log=False) as server:
+            one = server.connect()
+            last = flood(one, 1000000)
+            one.collect(last)
+            server.process.terminate()
+            time.sleep(1.4)                 # its clients' second is over, its log's is not
+            server.start_reading()
+            server.expect_end(0)
+            self.assertEqual(server.log.count(b"server stopping"), 1)
+
+
+class Stopping(ChatsrvCase):
+    """The end of the server loses nothing that has been said."""
+
+    @rule(OWN, "shutdown(2), then read and discard until the peer closes")
+    def test_input_unread(self):
+        """who was sending when SIGTERM came still gets all that it was sent"""
+        self.expect_all_sent(1000000)
+
+    @rule(OWN, "shutdown(2), then read and discard until the peer closes")
+    def test_input_unread_all_sent(self):
+        """so it does if the kernel has all of that already"""
+        self.expect_all_sent(100000)
+
+    def expect_all_sent(self, size: int) -> None:
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        last = flood(one, size)
+        one.collect(last)
+        with self.paused():
+            slow.send(b"never read\n" * 10000)
+            self.server.process.terminate()
+        time.sleep(0.1)
+        while not slow.ended:               # and it goes on sending
+            slow.sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                slow.sock.send(b"never read\n" * 10000)
+            slow.receive(DEADLINE)
+        one.expect_closed()
+        said, came = (b"\n".join(peer.inbox) + peer.rest for peer in (one, slow))
+        if last not in said or not came.endswith(said[-100000:]):
+            self.server.fail(f"the same end of the chat for both, {shown(said[-50:])}",
+                             shown(came[-50:]))
+        for peer in (one, slow):
+            peer.sock.close()
+        self.server.expect_end(0)
+
+    @rule(OWN, "SIGHUP is as SIGTERM, but never the second signal")
+    def test_sighup(self):
+        """SIGHUP ends it in order; a second one does not cut that short"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        last = flood(one, 4000000)
+        one.collect(last)
+        for _ in range(2):
+            self.server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.05)
+        slow.collect(last)
+        self.server.expect_end(0)
+        self.expect_farewell(slow, b"server stopping")
+
+    @rule(OWN, "see what SIGHUP does at the start", command=f"nohup {test.COMMAND}")
+    def test_nohup(self):
+        """under nohup, SIGHUP does nothing"""
+        one, = self.join(1)
+        self.server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        self.join(1)[0].sock.close()
+        self.server.process.terminate()
+        one.expect_closed()
+        one.sock.close()
+        self.server.expect_end(0)
+
+
+class Start(ChatsrvCase):
+    """What the server finds when it is started."""
+
+    @rule(OWN, "open /dev/null in their place",
+          command=f"""sh -c 'exec "$0" "$@" <&- >&- 2>&-' {test.COMMAND}""")
+    def test_closed_descriptors(self):
+        """standard input, output and error are closed: nothing takes their place"""
+        one, two = self.join(2)
+        one.send(b"hi\n")
+        for peer in (one, two):
+            peer.expect(one, b"hi")
+            peer.expect_no_more()
+        for fd in range(3 if LINUX else 0):
+            opened = os.readlink(f"/proc/{self.server.process.pid}/fd/{fd}")
+            if opened != "/dev/null":
+                self.server.fail(f"/dev/null as descriptor {fd}", opened)
+
+    @rule(OWN, "say so on stderr", options="-c 1000", nofile=64)
+    def test_too_many_clients(self):
+        """-c above what descriptors allow is said to be so"""
+        self.join(1)
+        if not self.server.stderr.count(b"-c 1000: the limit of descriptors allows 48 clients"):
+            self.server.fail("a line on stderr", "none")
+
+
+class Protections(ChatsrvCase):
+    """What bounds the trouble that one client or one address can make."""
+
+    @rule(OWN, "a token bucket a client; what it may not say yet stays in its socket",
+          options="-r 20")
+    def test_rate(self):
+        """-r: a burst, then so many a second; nothing is lost, nobody else waits"""
+        one, = self.join(1)
+        fast = self.server.connect()
+        fast.line("a greeting")
+        started = time.monotonic()
+        fast.send(b"fast\n" * 260)
+        fast.half_close()
+        came: List[float] = []
+        while len(came) < 260 and time.monotonic() < started + 4 * DEADLINE:
+            one.sync()                  # one message of its own
+            time.sleep(0.1)             # it may say no more than 20 a second itself
+            came += [time.monotonic() - started] * (len(one.inbox))
+            one.inbox.clear()
+        if len(came) != 260:
+            self.server.fail("260 messages", f"{len(came)}")
+        if came[-1] < 2.5 or came[199] > came[-1] - 1:
+            self.server.fail("200 messages at once, and 20 a second then",
+                             f"the 200th after {came[199]:.1f} s, the last after {came[-1]:.1f} s")
+
+    @rule(OWN, "look with MSG_PEEK before you take", options="-r 100")
+    def test_rate_one_read(self):
+        """-r: many messages in one read are many messages, and who leaves loses none"""
+        one, fast = self.join(2)
+        fast.send(b"\n" * 1150)
+        wait_for(lambda: not LINUX or not unacknowledged(fast))
+        fast.reset()
+        started = time.monotonic()
+        while len(one.inbox) < 1150 and one.receive(DEADLINE):
+            if time.monotonic() < started + 0.3 and len(one.inbox) > 1050:
+                self.server.fail("1,000 messages at once, and some", f"{len(one.inbox)}")
+        if len(one.inbox) != 1150:
+            self.server.fail("1150 messages", f"{len(one.inbox)}")
+
+    @rule(OWN, "a pause is nobody's silence", options="-r 1 -t 2")
+    def test_rate_idle(self):
+        """-r: who waits to be read is not idle"""
+        one = self.server.connect()
+        one.send(b"x\n" * 14)
+        for _ in range(15):
+            one.line()
+
+    @rule(OWN, "count the clients of each address", options="-i 2")
+    def test_addresses(self):
+        """-i: one too many from one address is sent away; others are let in"""
+        one, two = self.join(2)
+        for _ in range(3):
+            late = self.server.connect()
+            self.assertEqual(late.expect_closed(), b"Server full\n")
+            self.server.expect_log(b"refused connection: %s (too many from its address)"
+                                   % late.address)
+        two.leave()
+        self.expect_farewell(two, b"end of file")
+        self.join(1)
+        skip_without_ipv6()
+        self.join(2, host="::1")
+        one.sync()
+
+    @rule(OWN, "log that there was a message", options="-q")
+    def test_quiet(self):
+        """-q: the log does not tell what has been said"""
+        one, two = self.join(2)
+        one.send(b"secret\n")
+        two.expect(one, b"secret")
+        self.server.expect_log(b"message from %s, 6 bytes" % one.address)
+        if self.server.log.count(b"secret"):
+            self.server.fail("no text in the log", "it is there")
+
+
+if __name__ == "__main__":
+    test.main()
