@@ -1,5 +1,5 @@
 /*
- * buffer - bytes on their way from one descriptor to another, in a fixed amount of memory
+ * buffer - bytes between one descriptor and another, in a fixed amount of memory
  *
  * Interface: read from a descriptor only while buffer_room is not 0, and write to one
  * only while len is not 0: whoever cannot go on waits, and nothing grows. All zero means
