@@ -35,6 +35,7 @@ import platform
 import resource
 import shlex
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -576,6 +577,7 @@ def main() -> int:
     if len(sys.argv) > 1:
         print(__doc__)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # stops its server, too
     connections = descriptors_raise() - SPARE_DESCRIPTORS
     build()
     servers = servers_here()
