@@ -50,7 +50,8 @@ QUIET = 1.0             # s without output: only `write` takes that for the end
 USER = 65534            # nobody: who runs the commands if we are root
 DESCRIPTORS = 1024
 TOOLS = ("nc", "lsof", "strace", "ss", "top", "ps", "git", "gdb", "redis-server", "redis-cli",
-         "valgrind", "tmux", "socat", "pgrep", "bmake", "curl")
+         "valgrind", "tmux", "socat", "pgrep", "bmake", "curl",
+         "haproxy", "stunnel", "openssl", "websockify", "svlogd", "systemd-analyze")
 READY = "\x1b]777;ready\x07"        # comes before each prompt
 
 # What the kernel, the clock or the machine decides, and what it becomes.
