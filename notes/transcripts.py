@@ -249,17 +249,27 @@ class Terminal:
         data = chr(ord(key[1]) & 31) if key else text + "\n"
         os.write(self.master, data.encode())
 
+    @staticmethod
+    def lasting(group: int) -> List[Tuple[int, str]]:
+        """The processes behind a shell that do not end by themselves in a moment."""
+        end = time.monotonic() + 3
+        while True:
+            found = [(pid, arguments) for session, pid, state, arguments in processes()
+                     if session == group and pid != group and state != "Z"]
+            if not found or time.monotonic() > end:
+                return found
+            time.sleep(0.05)
+
     def close(self) -> List[str]:
         """Ends all that runs in it. Returns what did."""
         left = []
         if not self.at_prompt():
             left.append(f"the program in the foreground, behind {self.text[-80:]!r}")
         group = self.shell.pid
-        for session, pid, state, arguments in processes():
-            if session == group and pid != group and state != "Z":
-                left.append(arguments)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid, arguments in self.lasting(group):
+            left.append(arguments)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(group, signal.SIGKILL)
         self.shell.wait()
