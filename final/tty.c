@@ -132,7 +132,9 @@ static void modes_end(bool at_the_end)
  */
 static bool raw_end(bool at_the_end)
 {
-    if (!tty.raw || tcgetpgrp(STDIN_FILENO) != getpgrp())
+    pid_t foreground = tcgetpgrp(STDIN_FILENO); /* -1: no shell has this terminal */
+
+    if (!tty.raw || (foreground >= 0 && foreground != getpgrp()))
         return false;
     tcsetattr(STDIN_FILENO, TCSANOW, &tty.before);
     tty.raw = false;
@@ -236,10 +238,12 @@ enum tty_event tty_event(void)
 /* In an orphaned process group nothing stops: raw_start does not wait for a SIGCONT. */
 void tty_signal(int number)
 {
+    bool job = tcgetpgrp(STDIN_FILENO) == getpgrp();
+
     raw_end(number != SIGTSTP);
     if (number == SIGTSTP)
         signal_handle(SIGTSTP, SIG_DFL, 0);
-    kill(0, number);
+    kill(job ? 0 : getpid(), number);
     if (number == SIGTSTP)
         signal_handle(SIGTSTP, on_event_signal, SA_RESTART);
     raw_start();

@@ -793,6 +793,23 @@ class TerminalTest(TerminalCase):
             self.ends(f"killed {number}")
             self.assertEqual(self.screen.lines()[0], "Welcome")
 
+    def test_terminal_that_no_shell_has(self) -> None:
+        """The keys' signals are for the client alone, and the modes are set back."""
+        for key, status in (("\x03", -2), ("\x04", 0)):
+            self.screen = Screen(self.WIDTH, self.HEIGHT)
+            client = subprocess.Popen(
+                CHATCL + ["127.0.0.1", str(self.port)], env={**os.environ, "TERM": "xterm"},
+                stdin=self.slave, stdout=self.slave, stderr=self.slave)
+            self.addCleanup(self.end, client, client.pid)
+            peer = self.accept()
+            peer.say("Welcome\n")
+            self.sees("Welcome", "> |")
+            self.type(key)
+            self.assertEqual(peer.hear_all(), b"")
+            peer.socket.close()
+            self.assertEqual(client.wait(DEADLINE), status)
+            self.assertEqual(termios.tcgetattr(self.slave), self.modes)
+
     def test_interrupt_key_of_the_users_choice(self) -> None:
         modes = termios.tcgetattr(self.slave)
         modes[6][termios.VINTR] = b"\x18"
