@@ -322,6 +322,7 @@ class Log(ChatsrvCase):
         texts = [b"%d." % number + b"x" * (1000 if number % 7 else 0) for number in range(2000)]
         one.send(b"\n".join(texts) + b"\n")
         one.collect(texts[-1])
+        self.join(1)                    # who comes now is not logged, either
         self.server.start_reading()
         end = time.monotonic() + DEADLINE
         while not self.server.log.count(b"dropped ") and time.monotonic() < end:
