@@ -50,6 +50,7 @@ OPTIONS = f"-t {IDLE} -s {STALL} -b {LAG} -c {PLACES}"
 IN_FLIGHT = 100_000     # bytes said and not yet seen by the witness; more than fit a socket's
                         # buffer might get a client cut off that reads
 EACH = 40_000           # ... and how many of them may be one client's
+PATIENCE = 5            # seconds: how much later than it wants to a client ends at the latest
 CHAT_KEPT = 32 << 20    # bytes of the chat that are kept, for the slowest reader
 GROWTH = 3 << 20        # bytes by which the server's memory may have grown at the end
 GREETING = b"Welcome to the chat!\n"
@@ -90,7 +91,7 @@ class Client:
         self.due: Deque[bytes] = collections.deque()        # lines that the witness must see
         self.due_len = 0                # bytes of these
         self.sent_in_pause = False      # while the server was stopped, the last time
-        self.half_closed = self.closed = self.ended = self.refused = False
+        self.half_closed = self.closed = self.ended = self.over = self.refused = False
         self.tail: List[bytes] = []     # what may follow these: no newline came behind it
         self.reason = b""               # of its end, in the log
         self.promised = False           # nothing of what it said may be lost
@@ -144,6 +145,8 @@ class Client:
 
     def finish(self) -> bool:
         """Ends in its manner, if all is sent that it has begun. Returns whether it is over."""
+        if time.monotonic() > self.end_at + PATIENCE:
+            return True                 # it has been cut off, perhaps, and has not noticed
         if self.end_by == "reset":
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif self.to_send or not self.is_connected():
@@ -159,7 +162,6 @@ class Client:
             return False
         else:
             self.promised = True
-        self.tail = self.splitter.tail()
         return True
 
     def may_tear(self) -> bool:
@@ -388,6 +390,7 @@ class Soak:
         if client is None:
             return                      # it came before the soak
         client.reason = reason
+        client.over = client.reads == "nothing"     # it would not notice itself
         if self.turned < self.slow_until:
             return
         if reason.startswith(b"took no byte") and client.keeps_up and not client.closed:
@@ -407,7 +410,7 @@ class Soak:
             self.visits += 1
             self.clients.append(self.add(Client(self.next_number(), self.port, self.random)))
         for client in self.random.sample(self.clients, min(80, len(self.clients))):
-            if client.ended or self.turned >= client.end_at and client.finish():
+            if client.ended or client.over or self.turned >= client.end_at and client.finish():
                 self.remove(client)
                 continue
             if client.half_closed or client.refused:
@@ -426,6 +429,7 @@ class Soak:
             self.selector.unregister(client.sock)
         client.sock.close()
         client.closed = True
+        client.tail = [] if client.half_closed else client.splitter.tail()
         if client.place is None:
             client.got.clear()
         self.clients.remove(client)
@@ -495,7 +499,7 @@ class Soak:
         self.server.process.send_signal(signal.SIGCONT)
         self.log_again = self.stop_at = self.continue_at = 0
         for client in self.clients:
-            client.end_at, client.piece, client.reads = 0, 1 << 16, "all"
+            client.end_at, client.piece, client.reads = self.turned, 1 << 16, "all"
             with contextlib.suppress(KeyError, ValueError):
                 self.selector.register(client.sock, selectors.EVENT_READ, client)
         end = time.monotonic() + 8 * DEADLINE
@@ -527,7 +531,7 @@ class Soak:
 
     def act_last(self) -> None:
         for client in list(self.clients):
-            if client.ended or client.finish():
+            if client.ended or client.over or client.finish():
                 self.remove(client)
             elif client.to_send and not client.half_closed:
                 client.send(False)
