@@ -1335,7 +1335,8 @@ class TestReadme(unittest.TestCase):
     """notes/examples/README.md."""
 
     def test_names_every_example_and_nothing_else(self):
-        files = {name for name in os.listdir(SOURCES) if name.endswith((".c", ".h"))}
+        files = {name for name in os.listdir(SOURCES) if name.endswith((".c", ".h"))
+                 and not os.path.islink(os.path.join(SOURCES, name))}     # final/evloop.h
         linked = set(re.findall(r"\]\(([a-z0-9_]+\.[ch])\)", source("README.md")))
         self.assertEqual(linked, files)
 
