@@ -40,8 +40,9 @@ enum { TRAIL_BYTES = 64 * 1024 * 1024, TRAIL_MAX = 100 * 1000 };
 
 struct trail {
     uint32_t *lens; /* a ring of TRAIL_MAX, the oldest one at first */
-    size_t first, count, sum;
-    bool full; /* there were more, but they do not count any more */
+    size_t first, count;
+    uint64_t sum; /* beyond size_t where that has 32 bits: a length may */
+    bool full;    /* there were more, but they do not count any more */
 };
 
 /* Makes an empty one; the caller frees lens. Returns 0; -1 with errno ENOMEM. */

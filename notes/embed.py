@@ -11,6 +11,7 @@ A chapter embeds code by a pair of comments. What stands between them is generat
     <!-- tests 3 -->                                what the tests of stage 3 look at
     <!-- lines 3 -->                                how many lines step 3 adds
     <!-- rule LIMIT -->                             which tests check that sentence
+    <!-- systems en -->                             what the table of systems in testing.md says
     <!-- end -->
 
 A block is a piece of a C file between two blank lines that are not inside braces: a function
@@ -32,6 +33,7 @@ import doctest
 import pathlib
 import re
 import sys
+import textwrap
 from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -39,8 +41,15 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import mine                                 # noqa: E402  (it knows the checks of each stage)
 
-MARKER = re.compile(r"<!-- (diff|code|tests|lines|rule) (\S+)(?: (\w+))?(?: (\d+))? -->$")
+MARKER = re.compile(r"<!-- (diff|code|tests|lines|rule|systems) (\S+)"
+                    r"(?: (\w+))?(?: (\d+))? -->$")
 END = "<!-- end -->"
+SYSTEMS = {     # run, only compiled, only written for
+    "en": ("It has been run on {}.", "It has been compiled, but not run, for {}.",
+           "It is written for {} as well, and has not been tried there yet."),
+    "ru": ("Проверено в работе: {}.", "Только собрано: {}.",
+           "Ещё не проверялось, хотя рассчитано: {}."),
+}
 
 
 # ---- Blocks of C -------------------------------------------------------------------------------
@@ -212,10 +221,28 @@ class Repository:
         added, gone = (sum(line[0] == sign for line in diff) for sign in "+-")
         return [f"*To write: {added} lines. To take out: {gone}.*"]
 
+    def systems(self, language: str) -> List[str]:
+        """A sentence on where the programs have been run, in the words of the table."""
+        if language not in SYSTEMS:
+            raise LookupError("the languages are " + " and ".join(SYSTEMS))
+        text = (self.root / "notes" / "testing.md").read_text(encoding="utf-8")
+        table = text[text.index("| system |"):].split("\n\n")[0].splitlines()[2:]
+        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+        parts = []
+        for level, words in zip(("run", "compiled", "written for"), SYSTEMS[language]):
+            names = [row[0] for row in rows if row[1] == level]
+            if names:
+                parts.append(words.format(", ".join(names)))
+        if {row[1] for row in rows} - {"run", "compiled", "written for"}:
+            raise LookupError("a system is run, compiled or written for")
+        return textwrap.wrap(" ".join(parts), 96)
+
     def embedded(self, kind: str, which: str, name: str, number: str) -> List[str]:
         """What belongs behind a marker."""
         if kind == "rule":
             return self.rule(which)
+        if kind == "systems":
+            return self.systems(which)
         if kind != "code" and which not in list("123456"):
             raise LookupError("the steps are 1 to 6")
         if kind == "tests":

@@ -38,6 +38,8 @@ LINUX = platform.system() == "Linux"
 
 SANITIZED = "CFLAGS=-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 STRICT = "CFLAGS=-O2 -Werror"
+SIGNS = STRICT + " -Wsign-conversion"
+KERNEL_HEADERS = "-idirafter /usr/include/x86_64-linux-gnu"     # gcc -m32 does not look there
 
 # A variant is a way to compile: what to tell make.
 VARIANTS = {
@@ -45,10 +47,15 @@ VARIANTS = {
     "kqueue": ["BACKEND=kqueue"],
     "asan": [SANITIZED],
     "asan-kqueue": [SANITIZED, "BACKEND=kqueue"],
-    "gcc": ["CC=gcc", STRICT],
-    "gcc-kqueue": ["CC=gcc", STRICT, "BACKEND=kqueue"],
-    "clang": ["CC=clang", STRICT],
-    "clang-kqueue": ["CC=clang", STRICT, "BACKEND=kqueue"],
+    "gcc": ["CC=gcc", SIGNS],
+    "gcc-kqueue": ["CC=gcc", SIGNS, "BACKEND=kqueue"],
+    "clang": ["CC=clang", SIGNS],
+    "clang-kqueue": ["CC=clang", SIGNS, "BACKEND=kqueue"],
+    "c2x": ["CC=gcc", STRICT + " -std=c2x"],
+    "unsigned-char": ["CC=gcc", STRICT + " -funsigned-char"],
+    "musl": ["CC=musl-gcc", STRICT],
+    "32-bit": ["CC=gcc", f"{STRICT} -m32 {KERNEL_HEADERS}"],
+    "s390x": ["CC=s390x-linux-gnu-gcc", STRICT],        # big-endian, chars without sign
 }
 
 FINAL = ["chatsrv", "chatcl"]                   # built by final/Makefile
@@ -119,10 +126,15 @@ def loop_jobs(variant: str) -> Iterator[Job]:
     yield Job(f"evloop {variant}", "{%s/evloop_test}" % variant)
 
 
-def other_jobs(variant: str) -> Iterator[Job]:
-    """And what it has none in."""
+def unit_jobs(variant: str) -> Iterator[Job]:
+    """Modules that know nothing of sockets."""
     for name in ("addresses", "edit", "feed", "lines", "proxy", "rate", "resp", "room", "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
+
+
+def other_jobs(variant: str) -> Iterator[Job]:
+    """And what the event loop has no part in."""
+    yield from unit_jobs(variant)
     yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl}"
                                    " python3 tests/system/chatcl_test.py" % variant,
               tests="PipeTest TerminalTest")
@@ -171,13 +183,15 @@ def check_jobs() -> Iterator[Job]:
               " python3 tests/system/chatsrv_test.py",
               tests="Process.test_sigterm Process.test_sigint Limits.test_overflow"
                     " Process.test_sigterm_stalled", needs="valgrind")
-    for variant in ("gcc", "gcc-kqueue", "clang", "clang-kqueue"):
+    for variant in ("gcc", "gcc-kqueue", "clang", "clang-kqueue", "c2x"):
         everything = [*FINAL, *FOLDERS, *PROGRAMS]
         if "kqueue" not in variant:
             everything.remove("kqueue_test")
         yield Job(f"warnings {variant}",    # to be built is all they have to do
                   "ls " + " ".join("{%s/%s}" % (variant, program) for program in everything),
-                  needs=variant.split("-")[0])
+                  needs="clang" if "clang" in variant else "gcc")
+    if LINUX:
+        yield from other_systems_jobs()
     yield from lint_jobs()
     yield Job("running", "CHATSRV={native/chatsrv} CHATCL={native/chatcl}"
                          " python3 tests/system/running_test.py",
@@ -204,6 +218,28 @@ def right_jobs() -> Iterator[Job]:
     yield Job("right script", "python3 tests/test.py --server 'tests/right/from_script.sh {port}'")
     yield Job("right slow", "python3 tests/test.py --server"
                             " 'python3 tests/right/with_poll.py {port} 7'", tests="Test1 Test4")
+
+
+def other_systems_jobs() -> Iterator[Job]:
+    """What differs on other systems, as far as Linux can show it."""
+    for job in loop_jobs("musl"), other_jobs("musl"):
+        yield from (each._replace(needs="musl-gcc") for each in job)
+    if platform.machine() == "x86_64":
+        for job in loop_jobs("32-bit"), other_jobs("32-bit"):
+            yield from (each._replace(needs="gcc:-m32") for each in job)
+    yield from other_jobs("unsigned-char")
+    qemu = "qemu-s390x -L /usr/s390x-linux-gnu"
+    needs = "qemu-s390x s390x-linux-gnu-gcc"
+    for job in unit_jobs("s390x"):
+        if job.name != "edit s390x":        # the locales of this machine have its byte order
+            yield job._replace(command=f"{qemu} {job.command}", needs=needs)
+    yield Job("evloop s390x", qemu + " {s390x/evloop_test}", needs=needs)
+    rules = (r"sed -n '/^class TestRules/,/^class /s/^    def \(test_[a-z0-9_]*\).*"
+             r"/TestRules.\1/p' tests/test.py | grep -v test_threads")    # qemu has one itself
+    yield Job("final s390x", "CHATSRV_TEST_DEADLINE=30 CHATSRV_TEST_SERVER="
+                             f"'{qemu} {{s390x/chatsrv}} {{port}}' python3 tests/test.py",
+              tests=f"Test1 Test2 Test3 Test4 Test5 Test6 $({rules})", needs=needs)
+    yield Job("bare", "python3 tests/system/bare_test.py", needs="dpkg-query", alone=True)
 
 
 def lint_jobs() -> Iterator[Job]:
@@ -335,15 +371,30 @@ def run_job(job: Job, root: pathlib.Path = ROOT) -> Result:
 
 
 def missing_tools(job: Job) -> List[str]:
-    return [tool for tool in job.needs.split() if not shutil.which(tool)]
+    return [tool for tool in job.needs.split() if not is_there(tool)]
+
+
+@functools.lru_cache(None)
+def is_there(tool: str) -> bool:
+    """A command, or COMPILER:FLAG, which means that it can link for that."""
+    compiler, _, flag = tool.partition(":")
+    if not flag or not shutil.which(compiler):
+        return bool(shutil.which(compiler))
+    command = f"echo 'int main(void) {{}}' | {compiler} {flag} -x c -o /dev/null -"
+    return subprocess.run(command, shell=True, stderr=subprocess.DEVNULL).returncode == 0
 
 
 # ---- The report --------------------------------------------------------------------------------
+
+tests_skipped: List[Tuple[str, str]] = []      # the job, and how many
+
 
 def report(results: Iterable[Result]) -> Iterator[bool]:
     """Prints a line for each result as it comes in, and what a failed job said."""
     for result in results:
         skipped = re.search(r"skipped=(\d+)", result.output)
+        if skipped:
+            tests_skipped.append((result.name, skipped[1]))
         print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}  ({result.seconds:.1f} s)"
               + (f"  {skipped[1]} skipped" if skipped else ""), flush=True)
         if not result.passed:
@@ -383,8 +434,10 @@ def main() -> int:
     able = [job for job in jobs if not missing_tools(job)]
     passed = run_all(able)
     unable = [job for job in jobs if job not in able]
-    if unable:
+    if unable or tests_skipped:
         print("not run:")
+    for name, count in tests_skipped:
+        print(f"      {name}: {count} of its tests")
     for job in unable:
         print(f"      {job.name}: {', '.join(missing_tools(job))} is not installed")
     if os.environ.get("CI"):

@@ -656,8 +656,10 @@ static void test_random_keys(void)
 
 int main(void)
 {
-    if (!setlocale(LC_CTYPE, "C.UTF-8") && !setlocale(LC_CTYPE, "en_US.UTF-8"))
+    if (!setlocale(LC_CTYPE, "C.UTF-8") && !setlocale(LC_CTYPE, "en_US.UTF-8")) {
+        fprintf(stderr, "edit_test: neither of the locales C.UTF-8 and en_US.UTF-8\n");
         return 1;
+    }
     test_typing();
     test_synonyms();
     test_deleting();
