@@ -92,6 +92,7 @@ class Job(NamedTuple):
 
 def test_jobs() -> Iterator[Job]:
     """What `make test` runs."""
+    yield promises_job("native")
     yield from loop_jobs("native")
     if LINUX:
         yield from loop_jobs("kqueue")
@@ -111,8 +112,6 @@ def loop_jobs(variant: str) -> Iterator[Job]:
                                   " python3 tests/test.py" % variant)
     yield Job(f"chatsrv {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
                                     " python3 tests/system/chatsrv_test.py" % variant)
-    yield Job(f"promises {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
-                                     " python3 tests/system/promises_test.py" % variant)
     yield Job(f"step 6 {variant}", "CHATSRV_TEST_SERVER='{%s/steps}/6-broadcast {port}'"
                                    " python3 tests/test.py" % variant, tests="TestRules")
     yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,
@@ -124,6 +123,12 @@ def loop_jobs(variant: str) -> Iterator[Job]:
     yield Job(f"model {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
                                   " python3 tests/system/model_test.py" % variant)
     yield Job(f"evloop {variant}", "{%s/evloop_test}" % variant)
+
+
+def promises_job(variant: str) -> Job:
+    """It mostly waits, for half a minute."""
+    return Job(f"promises {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+                                      " python3 tests/system/promises_test.py" % variant)
 
 
 def unit_jobs(variant: str) -> Iterator[Job]:
@@ -153,6 +158,8 @@ def check_jobs() -> Iterator[Job]:
     yield from right_jobs()
     yield Job("model step 6 asan", "python3 tests/system/model_test.py --drop-tail"
                                    " --server '{asan/steps}/6-broadcast {port}'")
+    for variant in ("kqueue", "asan", "asan-kqueue"):
+        yield promises_job(variant)
     yield from loop_jobs("asan")
     yield from loop_jobs("asan-kqueue")
     yield from other_jobs("asan")

@@ -62,7 +62,7 @@ class Senders(ChatsrvCase):
             peer.collect(last)
             peer.inbox.clear()
         texts = numbered(20000, 11)
-        with self.paused():
+        with self.server.paused():
             sender.send(b"\n".join(texts) + b"\nbroken o")
             wait_for(lambda: not unacknowledged(sender), 1)
             texts = texts[:len(texts) - (unacknowledged(sender) + 11) // 12]
@@ -114,7 +114,7 @@ class Judged(ChatsrvCase):
         for peer in crowd:
             peer.send(b"before\n")
         self.server.expect_log(b", 6 bytes", len(crowd))
-        with self.paused():
+        with self.server.paused():
             for peer in crowd:
                 peer.send(b"meanwhile\n")
             time.sleep(4.2)
@@ -127,7 +127,7 @@ class Judged(ChatsrvCase):
         slow, = self.join(1, receive_buffer=4096)
         last = flood(one, 4000000)
         one.collect(last)
-        with self.paused():
+        with self.server.paused():
             end = time.monotonic() + 2.5
             while time.monotonic() < end:
                 slow.receive(end - time.monotonic())
@@ -276,7 +276,7 @@ class Stopping(ChatsrvCase):
         slow, = self.join(1, receive_buffer=4096)
         last = flood(one, size)
         one.collect(last)
-        with self.paused():
+        with self.server.paused():
             slow.send(b"never read\n" * 10000)
             self.server.process.terminate()
         time.sleep(0.1)
