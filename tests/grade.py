@@ -28,6 +28,7 @@ import html
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import socket
@@ -138,24 +139,21 @@ def run(command: List[str], seconds: float) -> Dict[str, Any]:
     return {"status": status, "said": said.decode(errors="backslashreplace")}
 
 
-def built_and_tested(folder: str, options: argparse.Namespace) -> Dict[str, Any]:
+def built_and_tested(options: argparse.Namespace) -> Dict[str, Any]:
     """In the current directory: work/ is the submission's, grader/ ours."""
-    user = options.user
-    try:
-        copy(folder, "work", user)
-    except OSError as error:
-        return {"build": f"it cannot be copied: {error}", "said": ""}
-    words = [] if options.trust else confined(user, options.memory)
+    words = [] if options.trust else confined(options.user, options.memory)
     if options.build:
         built = run([*words, "sh", "-c", options.build], BUILD_LIMIT)
         if built["status"] != 0:
             why = (f"it had not ended after {BUILD_LIMIT} s" if built["status"] is None
                    else f"exit status {built['status']}")
             return {"build": f"{options.build}: {why}", "said": built["said"][-4000:]}
-    tester = "test.py" if options.trust else "/grader/test.py"
+        missing = why_not_there(options.server)
+        if missing:
+            return {"build": f"{options.build}, and then {missing}",
+                    "said": built["said"][-4000:]}
     results = os.path.abspath("grader/results.json")
-    tested = run([sys.executable, os.path.abspath("grader/test.py")
-                  if options.trust else tester, "--server",
+    tested = run([sys.executable, os.path.abspath("grader/test.py"), "--server",
                   " ".join([*words, options.server]), "--gradescope", results,
                   "--limit", str(options.limit), *options.points], options.limit + 30)
     try:
@@ -165,6 +163,28 @@ def built_and_tested(folder: str, options: argparse.Namespace) -> Dict[str, Any]
     answer["said"] = tested["said"][-20000:]
     answer["killed"] = tested["status"] not in (0, 1, 3)
     return answer
+
+
+def why_not_there(server: str) -> str:
+    """What is wrong with a program of the submission's own, without starting it."""
+    program = (shlex.split(server) or [""])[0]
+    path = pathlib.Path("work", program)
+    if not program.startswith("./"):
+        return ""
+    if path.is_symlink() and not path.exists():
+        return f"{program} is a link that leads out of the folder"
+    if not path.is_file():
+        return f"there is no {program}"
+    return "" if os.access(str(path), os.X_OK) else f"{program} may not be run (chmod +x)"
+
+
+def copied(folder: str, options: argparse.Namespace) -> Dict[str, Any]:
+    """The answer if that fails; otherwise nothing."""
+    try:
+        copy(folder, "work", options.user)
+    except OSError as error:
+        return {"build": f"it cannot be copied: {error}", "said": ""}
+    return {}
 
 
 def inside(options: argparse.Namespace) -> None:
@@ -178,7 +198,9 @@ def inside(options: argparse.Namespace) -> None:
     os.chroot(root)
     os.chdir("/")
     os.environ["PATH"] = os.path.dirname(sys.executable) + ":" + os.environ["PATH"]
-    answer = built_and_tested("/tmp/given", options)
+    answer = copied("/tmp/given", options)
+    subprocess.run(["umount", "/tmp/given"], check=True)
+    answer = answer or built_and_tested(options)
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)
@@ -193,7 +215,7 @@ class Graded:
         self.tests: List[Dict[str, Any]] = answer.get("tests", [])
         self.score = float(answer.get("score", 0))
         self.most = sum(float(test["max_score"]) for test in self.tests)
-        failed = [test["name"] for test in self.tests if test["status"] != "passed"
+        failed = [test["name"].split(":")[0] for test in self.tests if test["status"] != "passed"
                   and not test["output"].startswith("not looked at")]
         self.verdict = "all passed" if self.tests and not failed else ", ".join(failed[:3])
         if "build" in answer:
@@ -315,7 +337,7 @@ def main() -> int:
         for name in ("work", "grader"):
             os.mkdir(name)
         shutil.copy(str(HERE / "test.py"), "grader/test.py")
-        print(json.dumps(built_and_tested(options.folders[0], options)))
+        print(json.dumps(copied(options.folders[0], options) or built_and_tested(options)))
         return 0
     for folder in options.folders:
         if not os.path.isdir(folder):

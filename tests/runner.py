@@ -156,6 +156,7 @@ def check_jobs() -> Iterator[Job]:
     yield from test_jobs()
     yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
     yield from right_jobs()
+    yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py")
     yield Job("model step 6 asan", "python3 tests/system/model_test.py --drop-tail"
                                    " --server '{asan/steps}/6-broadcast {port}'")
     for variant in ("kqueue", "asan", "asan-kqueue"):

@@ -95,6 +95,7 @@ class Verdict(AssertionError):
     def __init__(self, text: str = "", cause: str = "", look: str = "") -> None:
         super().__init__(text)
         self.cause, self.look = cause, look
+        self.clients = 0        # that had connected when the server died
 
 
 class NothingToTest(Verdict):
@@ -411,16 +412,19 @@ class Server:
     def fail(self, expected: str, came: str, look: str = "", cause: str = "") -> NoReturn:
         """Raises the verdict. A server that has died is blamed for that first of all."""
         self.judged = True
-        look = look or self.look
+        look, clients = look or self.look, 0
         if self.has_ended(within=0.3) and not self.end_is_due:
             came, look = f"the server {self.epitaph()}", self._why_it_died()
             cause = f"the server {self.epitaph()}"
+            clients = self.log.count(ACCEPTED) if self.log else 0
         elif self.log and self.log.flooded:
             came += f"\nThe log is endless: more than {LOG_MAX >> 20} MB, or a million lines"
             cause, look = "the log is endless", ("log an event once, and do not log in a "
                                                  "loop that never waits")
-        raise verdict(expected=expected, came=came, stderr=self._last_words(),
-                      says=self.says, look=look, cause=cause)
+        found = verdict(expected=expected, came=came, stderr=self._last_words(),
+                        says=self.says, look=look, cause=cause)
+        found.clients = clients
+        raise found
 
     def epitaph(self) -> str:
         code = self.process.returncode
@@ -441,8 +445,8 @@ class Server:
             return ("send() to a client that has gone raises SIGPIPE, which ends the "
                     "process: ignore it, and take EPIPE as the end of that client")
         if end in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"):
-            return (f"{self.look}\nBuild it with -g -fsanitize=address,undefined: it then "
-                    "says in which line.")
+            return ("build it with -g -fsanitize=address,undefined: it then says on stderr in "
+                    "which line it happened")
         if b"Interrupted" in words or b"EINTR" in words:
             return "a wait that a signal interrupts (EINTR) has not failed: wait again"
         return self.look
@@ -642,7 +646,7 @@ class Server:
 
     def settle(self) -> None:
         """Waits until the server sleeps: what it was sent, it has looked at."""
-        end, quiet = time.monotonic() + DEADLINE, 0
+        end, quiet = time.monotonic() + Patience.seconds(), 0
         while quiet < 4 and time.monotonic() < end:
             quiet = 0 if any(p.state == "R" for p in self.processes()) else quiet + 1
             time.sleep(0.003 if LINUX else SETTLE / 4)
@@ -657,8 +661,12 @@ class Server:
 
     def await_descriptors(self, most: int) -> int:
         """Waits until no more than that are open; returns how many are."""
-        end = time.monotonic() + DEADLINE
-        while self.descriptors() > most and time.monotonic() < end:
+        seconds = Patience.seconds()
+        end = time.monotonic() + seconds
+        while self.descriptors() > most:
+            if time.monotonic() > end:
+                Patience.wasted += seconds
+                break
             time.sleep(0.02)
         return self.descriptors()
 
@@ -2255,6 +2263,7 @@ class Record:
         self.status = "not run"         # passed, failed, not looked at, skipped
         self.text = "the run ended before this check"
         self.cause = self.look = ""
+        self.clients = 0                # that had connected when the server died
         self.seconds = 0.0
         self.points = 1.0
 
@@ -2349,13 +2358,22 @@ class Records:
             yield f"Nothing could be tested: {self.fatal}."
             return
         for cause, records in self.causes().items():
-            if len(records) > 1 or cause != "":
-                where = f"in {len(records)} of {plural(len(run), 'check')}"
-                yield f"{cause[0].upper()}{cause[1:]} ({where}: {records[0].name}"
-                yield f"  {'and others' if len(records) > 1 else 'alone'})."
-                for line in records[0].look.splitlines():
-                    yield textwrap.fill(line, 90, initial_indent="  ",
-                                        subsequent_indent="  ")
+            others = f" and {plural(len(records) - 1, 'other')}" if records[1:] else ""
+            text = (f"{cause[0].upper()}{cause[1:]}: in {len(records)} of "
+                    f"{plural(len(run), 'check')} ({records[0].name}{others})"
+                    + self.when(records) + ".")
+            yield from textwrap.wrap(text, 90, break_on_hyphens=False)
+            for line in records[0].look.splitlines():
+                yield from textwrap.wrap(line, 90, initial_indent="  ",
+                                         subsequent_indent="  ", break_on_hyphens=False)
+
+    @staticmethod
+    def when(records: List[Record]) -> str:
+        """What all the deaths have in common: how many clients had come."""
+        clients = {record.clients for record in records}
+        if len(records) < 2 or len(clients) > 1 or 0 in clients:
+            return ""
+        return f", each time after client number {clients.pop()} had been accepted"
 
     def steps(self) -> List[str]:
         """At most three things to do next: causes, and the first failures besides."""
@@ -2428,6 +2446,7 @@ class Result(unittest.TextTestResult):
         record = self.note(test, "failed", text)
         record.cause = getattr(err[1], "cause", "")
         record.look = getattr(err[1], "look", "")
+        record.clients = getattr(err[1], "clients", 0)
         if isinstance(err[1], NothingToTest):
             Result.records.fatal = record.cause
             self.stop()
