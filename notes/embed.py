@@ -44,10 +44,11 @@ import mine                                 # noqa: E402  (it knows the checks o
 MARKER = re.compile(r"<!-- (diff|code|tests|lines|rule|systems) (\S+)"
                     r"(?: (\w+))?(?: (\d+))? -->$")
 END = "<!-- end -->"
-SYSTEMS = {     # run, only compiled, only written for
-    "en": ("It has been run on {}.", "It has been compiled, but not run, for {}.",
-           "It is written for {} as well, and has not been tried there yet."),
-    "ru": ("Проверено в работе: {}.", "Только собрано: {}.",
+LEVELS = ("run", "compiled", "written for")
+SYSTEMS = {     # the conjunction, and a sentence for each of them
+    "en": ("and", "It has been run on {}.", "It has been compiled, but not run, for {}.",
+           "It is written for {} as well, but nobody has tried it there yet."),
+    "ru": ("и", "Проверено в работе: {}.", "Только собрано: {}.",
            "Ещё не проверялось, хотя рассчитано: {}."),
 }
 
@@ -229,11 +230,13 @@ class Repository:
         table = text[text.index("| system |"):].split("\n\n")[0].splitlines()[2:]
         rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
         parts = []
-        for level, words in zip(("run", "compiled", "written for"), SYSTEMS[language]):
+        for level, sentence in zip(LEVELS, SYSTEMS[language][1:]):
             names = [row[0] for row in rows if row[1] == level]
+            *others, last = names or [""]
+            conjunction = f" {SYSTEMS[language][0]} " if others else ""
             if names:
-                parts.append(words.format(", ".join(names)))
-        if {row[1] for row in rows} - {"run", "compiled", "written for"}:
+                parts.append(sentence.format(", ".join(others) + conjunction + last))
+        if {row[1] for row in rows} - set(LEVELS):
             raise LookupError("a system is run, compiled or written for")
         return textwrap.wrap(" ".join(parts), 96)
 

@@ -247,6 +247,7 @@ def other_systems_jobs() -> Iterator[Job]:
     yield Job("final s390x", "CHATSRV_TEST_DEADLINE=30 CHATSRV_TEST_SERVER="
                              f"'{qemu} {{s390x/chatsrv}} {{port}}' python3 tests/test.py",
               tests=f"Test1 Test2 Test3 Test4 Test5 Test6 $({rules})", needs=needs)
+    yield Job("ps", "python3 tests/system/ps_test.py")
     yield Job("bare", "python3 tests/system/bare_test.py", needs="dpkg-query", alone=True)
 
 

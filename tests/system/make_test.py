@@ -238,12 +238,14 @@ class Verbs(MakeCase):
     def test_backend(self):
         library = ["CPPFLAGS=-DEVLOOP_KQUEUE -isystem ../tests/kqueue",
                    "LDLIBS=../tests/kqueue/kqueue.c"]
-        for flags, environment, has_kqueue in (
-                ([], {}, False), (["BACKEND=kqueue"], {}, True), (library, {}, True),
-                ([], {}, False), ([], {"BACKEND": "kqueue"}, True)):
-            for goals in (["step", "6"], ["build/chatsrv"]):
-                self.make(*goals, *flags, **environment)
-                self.assertEqual(b"kevent" in self.chatsrv.read_bytes(), has_kqueue)
+        step, final = ["step", "6"], ["build/chatsrv"]
+        kqueue = {"BACKEND": "kqueue"}
+        for goals, flags, environment, has_kqueue in (
+                (step, [], {}, False), (step, ["BACKEND=kqueue"], {}, True),
+                (step, library, {}, True), (step, [], {}, False), (step, [], kqueue, True),
+                (final, [], {}, False), (final, [], kqueue, True)):
+            self.make(*goals, *flags, **environment)
+            self.assertEqual(b"kevent" in self.chatsrv.read_bytes(), has_kqueue)
 
     @unittest.skipUnless(LINUX, "elsewhere, kqueue is the only backend")
     def test_backend_of_the_tests(self):
