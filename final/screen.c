@@ -76,7 +76,10 @@ void screen_show(const struct screen *screen, struct buffer *in, bool all)
                                screen_print()));
 }
 
-/* It scrolls, for clearing would take away what others have said. */
+/*
+ * It scrolls, for clearing would take away what others have said; and the cursor stays at
+ * the bottom: to go up is safe only for those who know how high the window is now.
+ */
 void screen_clear(void)
 {
     FILE *page = screen_print();
@@ -84,7 +87,6 @@ void screen_clear(void)
 
     for (int row = 1; row < (rows > 0 ? rows : ROWS_DEFAULT); row++)
         fputc('\n', page);
-    fputs("\x1b[H", page);
 }
 
 void screen_draw(struct screen *screen)
