@@ -73,7 +73,7 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-class Peer:
+class ServerEnd:
     """The server's end of a connection."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -117,10 +117,10 @@ class ClientTest(unittest.TestCase):
         listener.settimeout(DEADLINE)
         return listener
 
-    def accept(self) -> Peer:
+    def accept(self) -> ServerEnd:
         connection = self.listener.accept()[0]
         self.addCleanup(connection.close)
-        return Peer(connection)
+        return ServerEnd(connection)
 
 
 # ---- in pipes ----
@@ -226,7 +226,7 @@ class PipeTest(ClientTest):
         peer.socket.close()
         self.assertEqual(self.finish(client, 0), b"")
 
-    def fill(self, peer: Peer) -> bytes:
+    def fill(self, peer: ServerEnd) -> bytes:
         """Says as much as the client takes, and what the kernel keeps; returns it."""
         block = bytes(range(250)) * 200  # not in pages: the last one fits in half
         sent = 0
@@ -438,7 +438,7 @@ class TerminalCase(ClientTest):
         size = struct.pack("HHHH", height, width, 0, 0)
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
-    def start(self, *options: str, prompt: str = "> |", **environment: str) -> Peer:
+    def start(self, *options: str, prompt: str = "> |", **environment: str) -> ServerEnd:
         """Starts the client; returns the connection, after the greeting."""
         self.start_job(*options, "127.0.0.1", str(self.port), **environment)
         peer = self.accept()
@@ -985,7 +985,7 @@ class TerminalTest(TerminalCase):
 class RoughTest(TerminalCase):
     """Many times, and under bad conditions."""
 
-    def change_the_window(self, peer: Peer, chance: random.Random, widest: int) -> list:
+    def change_the_window(self, peer: ServerEnd, chance: random.Random, widest: int) -> list:
         """Messages, keys and changes of the window in any order; returns the messages."""
         said = []
         for step in range(40):
@@ -1117,7 +1117,7 @@ class RoughTest(TerminalCase):
         self.type(b"\x03")
         self.ends("killed 2")
 
-    def fill(self, peer: Peer) -> None:
+    def fill(self, peer: ServerEnd) -> None:
         """Says more than the client can show while nobody looks at the screen."""
         peer.socket.setblocking(False)
         while select.select([], [peer.socket], [], 1)[1]:

@@ -22,6 +22,8 @@ import threading
 import time
 import unittest
 
+from support import free_ports
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATLOAD = os.environ.get("CHATLOAD", os.path.join(ROOT, "build", "bench", "chatload"))
 SERVER = os.environ.get("CHATSRV_TEST_SERVER",
@@ -40,12 +42,6 @@ def chatload(*arguments):
     return run.returncode, dict(pair.split("=") for pair in pairs), run.stderr
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def learn_prefix(port):
     """Returns what the server puts before a message."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
@@ -55,7 +51,7 @@ def learn_prefix(port):
         return lines.readline()[:-len(b"probe\n")].decode()
 
 
-class Process:
+class Running:
     """A server in a process of its own, ready when it accepts connections."""
 
     def __init__(self, command):
@@ -66,7 +62,7 @@ class Process:
         raise AssertionError("%r does not accept connections" % command)
 
     def start(self, command):
-        self.port = free_port()
+        self.port = free_ports()[0]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             shlex.split(command.format(port=self.port)), stdin=subprocess.DEVNULL,
@@ -186,7 +182,7 @@ class TestRight(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Process(SERVER)
+        cls.server = Running(SERVER)
         cls.addClassCleanup(cls.server.close)
         cls.prefix = learn_prefix(cls.server.port)
 
@@ -457,7 +453,7 @@ class TestItself(unittest.TestCase):
             self.assertIn("usage: chatload", complaint)
 
     def test_nobody_listens(self):
-        code, _, complaint = chatload(free_port())
+        code, _, complaint = chatload(free_ports()[0])
         self.assertEqual(code, 1)
         self.assertIn("Connection refused", complaint)
 
@@ -503,7 +499,7 @@ class TestItself(unittest.TestCase):
         self.assertGreater(float(result["poll_ns_per_event"]), 0)
 
     def speaks(self, command, dialect):
-        server = Process(command)
+        server = Running(command)
         self.addCleanup(server.close)
         code, result, complaint = chatload("-d", dialect, "-c", 10, "-s", 3, "-n", 300,
                                            server.port)

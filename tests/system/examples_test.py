@@ -21,6 +21,8 @@ import tempfile
 import time
 import unittest
 
+from support import wait_until
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCES = os.path.join(ROOT, "notes", "examples")
 BINARIES = os.path.abspath(
@@ -45,19 +47,6 @@ def process_table():
                                  stdout=subprocess.PIPE, text=True, check=True).stdout
         for pid, parent, state in map(str.split, listing.splitlines()):
             yield int(pid), int(parent), state[0]
-
-
-def wait_until(condition, what):
-    """Returns what the condition yields once it is true. what is for the error."""
-    end = time.monotonic() + DEADLINE
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > end:
-            raise AssertionError("waited %d s in vain for %s" %
-                                 (DEADLINE, what() if callable(what) else what))
-        time.sleep(0.005)
 
 
 def has_ipv6():

@@ -187,14 +187,6 @@ def greeted(port: int, source: str = "127.0.0.1") -> Client:
     raise AssertionError("nobody is let in")
 
 
-def await_(condition, what: str) -> None:
-    end = time.monotonic() + 4 * DEADLINE
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {4 * DEADLINE:g} s")
-        time.sleep(0.005)
-
-
 def is_piece(lines: List[bytes], whole: List[bytes]) -> bool:
     """Do the lines, which are all different, follow each other in the whole just so?"""
     if not lines:
@@ -306,8 +298,9 @@ class Harmful(unittest.TestCase):
             self.check(witness, [*visitors, speaker])
             speaker.leave()
             witness.leave()
-            await_(lambda: before is None or server.descriptors() <= before, "descriptors leak")
-            await_(lambda: self.is_quiet(server), "connections remain")
+            support.wait_until(lambda: before is None or server.descriptors() <= before,
+                               "descriptors to be closed")
+            support.wait_until(lambda: self.is_quiet(server), "connections to end")
             before = before or server.descriptors()
         server.expect_idle("after the faults")
 
@@ -395,7 +388,8 @@ class Torture(unittest.TestCase):
 
     def check_start(self, server: Server) -> bool:
         """Does it serve? If not, it has said why, in one line."""
-        await_(lambda: server.has_ended() or server.log.count(b"listening on"), "a start")
+        support.wait_until(lambda: server.has_ended() or server.log.count(b"listening on"),
+                           "a start")
         if not server.has_ended(within=0 if server.log.count(b"listening on") else 1):
             return True
         server.expect_end(1)
@@ -417,7 +411,8 @@ class Torture(unittest.TestCase):
                         client.leave()
                     # The fault may come here, but there is only one.
                     self.assertTrue(self.is_served(port) or self.is_served(port))
-                    await_(lambda: server.descriptors() <= descriptors, "descriptors leak")
+                    support.wait_until(lambda: server.descriptors() <= descriptors,
+                                       "descriptors to be closed")
                     self.check_stop(server)
             server.expect_clean_stderr()
             return served, counts(path)

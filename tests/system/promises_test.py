@@ -6,9 +6,7 @@
 As chatsrv_test.py, but for what happens when things go wrong: senders that vanish, a terminal that
 nobody reads, a full disk, a server that was stopped for a while, clients that talk too much.
 """
-import array
 import contextlib
-import fcntl
 import os
 import pathlib
 import pty
@@ -35,13 +33,6 @@ def wait_for(arrived: Callable[[], object], seconds: float = 4 * DEADLINE) -> bo
     return bool(arrived())
 
 
-def unacknowledged(peer: Peer) -> int:
-    """How much of what the peer has sent the server's kernel does not have (Linux)."""
-    left = array.array("i", [0])
-    fcntl.ioctl(peer.sock, termios.TIOCOUTQ, left)
-    return left[0]
-
-
 def flood(peer: Peer, size: int) -> bytes:
     """Sends that many bytes of lines, all different; returns the last line."""
     texts = numbered(size // 1000, 999)
@@ -64,8 +55,8 @@ class Senders(ChatsrvCase):
         texts = numbered(20000, 11)
         with self.server.paused():
             sender.send(b"\n".join(texts) + b"\nbroken o")
-            wait_for(lambda: not unacknowledged(sender), 1)
-            texts = texts[:len(texts) - (unacknowledged(sender) + 11) // 12]
+            wait_for(lambda: not support.unacknowledged(sender.sock), 1)
+            texts = texts[:len(texts) - (support.unacknowledged(sender.sock) + 11) // 12]
             sender.reset()
         for text in texts:
             witness.expect(sender, text)
@@ -376,7 +367,7 @@ class Protections(ChatsrvCase):
         """-r: many messages in one read are many messages, and who leaves loses none"""
         one, fast = self.join(2)
         fast.send(b"\n" * 1150)
-        wait_for(lambda: not LINUX or not unacknowledged(fast))
+        wait_for(lambda: not LINUX or not support.unacknowledged(fast.sock))
         fast.reset()
         started = time.monotonic()
         while len(one.inbox) < 1150 and one.receive(DEADLINE):

@@ -17,10 +17,9 @@ import sys
 import tempfile
 import time
 import unittest
-from typing import List
 
 import browser
-from support import ROOT
+from support import ROOT, free_ports
 
 RUNNING = ROOT / "notes" / "running"
 UNIT = RUNNING / "chatsrv.service"
@@ -32,16 +31,6 @@ PICTURE = ""                # where to put a picture of the page
 LINES = "return [...document.querySelectorAll('#log li.message')].map(l => l.textContent)"
 SEND = ("document.getElementById('text').value = arguments[0];"
         "document.getElementById('form').requestSubmit()")
-
-
-def free_ports(count: int) -> List[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def wait_for_port(port: int) -> None:
