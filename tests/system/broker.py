@@ -68,15 +68,26 @@ def ignore(link: "Link", words: Words) -> None:
 
 
 class Held:
-    """Obeys, and keeps the reply until it is let go."""
+    """Obeys, and keeps the reply until it is let go. Meanwhile the link is read."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
 
     def __call__(self, link: "Link", words: Words) -> None:
         reply = link.broker.reply(link, words)
+        threading.Thread(target=self.answer, args=(link, reply), daemon=True).start()
+
+    def answer(self, link: "Link", reply: bytes) -> None:
         self.event.wait(60)
         link.send(reply)
+
+
+class Late(Held):
+    """Obeys when it is let go."""
+
+    def __call__(self, link: "Link", words: Words) -> None:
+        self.event.wait(60)
+        link.send(link.broker.reply(link, words))
 
 
 # ---- The broker --------------------------------------------------------------------------------

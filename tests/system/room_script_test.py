@@ -262,7 +262,7 @@ class Chat(RoomCase):
         """who half-closes gets all up to its own last message, then the end"""
         server = self.serve()
         peer = self.join(server)
-        held = broker.Held()
+        held = broker.Late()
         self.broker.next(b"XADD", held)
         peer.send(b"one\ntwo")
         peer.half_close()
@@ -278,7 +278,7 @@ class Chat(RoomCase):
         """what was said comes back before the server ends, if that is within a second"""
         server = self.serve()
         peer = self.join(server)
-        held = broker.Held()
+        held = broker.Late()
         self.broker.next(b"XADD", held)
         peer.send(b"last words\n")
         self.wait(lambda: self.entries(), "the message")
@@ -305,7 +305,7 @@ class Chat(RoomCase):
         self.broker.always[b"XADD"] = broker.refuse("LOADING just a moment")
         data = b"".join(b"%07d%s\n" % (number, b"x" * 1000) for number in range(20000))
         sent = self.pour(peer, data)
-        self.assertLess(server.log.count(b"message from"), 1400)
+        self.assertLess(sent, 12 << 20)         # most of it in the sockets
         server.expect_idle("while it is full", seconds=1.5)     # longer than -t
         del self.broker.always[b"XADD"]
         for number in range(sent // 1008):
@@ -363,8 +363,8 @@ class Trouble(RoomCase):
         peers[0].send(b"second\n")
         self.expect(peers[0], b"second")
         peers.append(self.join(self.serve()))
-        self.broker.add(ROOM, first)
-        self.broker.add(ROOM, first)
+        for entry in (first, first, self.entries()[1]):
+            self.broker.add(ROOM, entry)
         peers[1].send(b"third\n")
         for peer in peers:
             self.expect(peer, b"third")

@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
@@ -172,6 +172,7 @@ class Session:
         self.said = 0                   # lines
         self.heard: List[bytes] = []
         self.has_heard_itself = False
+        self.last_words: Set[bytes] = set()     # of all clients, as far as it has heard them
         self.ended = ""                 # how: "killed" with its server, or "told"
 
 
@@ -246,6 +247,7 @@ class Client:
         lines = [line.rstrip(b"-") for line in lines]
         self.session.heard += lines
         own = self.session.name.encode() + b":"
+        self.session.last_words |= self.play.last_words.intersection(lines)
         self.session.has_heard_itself |= any(line.startswith(own) for line in lines)
 
     def leave(self) -> None:
@@ -277,6 +279,7 @@ class Play:
                         for number, server in enumerate(self.servers, 1)
                         for letter in "abc"[:CLIENTS]]
         self.told: List[str] = []
+        self.last_words: Set[bytes] = set()
 
     def close(self) -> None:
         for server in self.servers:
@@ -437,7 +440,7 @@ class Play:
         self.tell("that was all")
         self.wait(LAST, lambda: not self.later)
         self.all_speak()
-        self.last_words()
+        self.say_last_words()
 
     def all_speak(self) -> None:
         """Waits until every client hears what it says."""
@@ -453,7 +456,7 @@ class Play:
                 client.name for client in self.clients
                 if not client.sock or not client.session.has_heard_itself))
 
-    def last_words(self) -> None:
+    def say_last_words(self) -> None:
         for client in self.clients:
             client.speaks = False
         def all_sent() -> bool:
@@ -462,18 +465,19 @@ class Play:
                     client.flush()
             return all(client.sock and not client.unsent for client in self.clients)
         self.wait(LAST, all_sent)
-        lasts = {}
         for client in self.clients:
             client.say()
-            client.flush()
-            lasts[client] = b"%s:%d:" % (client.session.name.encode(), client.session.said)
+            self.last_words.add(b"%s:%d:" % (client.session.name.encode(), client.session.said))
         def all_heard() -> bool:
-            return all(set(lasts.values()) <= set(client.session.heard[-200:])
+            for client in self.clients:
+                if client.sock:
+                    client.flush()
+            return all(client.sock and client.session.last_words == self.last_words
                        for client in self.clients)
         if not self.wait(LAST, all_heard):
             raise Wrong("not all have heard everybody's last word: " + ", ".join(
-                f"{client.name} lacks {sorted(set(lasts.values()) - set(client.session.heard))}"
-                for client in self.clients if not set(lasts.values()) <= set(client.session.heard)))
+                f"{client.name} lacks {sorted(self.last_words - client.session.last_words)}"
+                for client in self.clients))
 
     # -- what must hold
 
