@@ -210,7 +210,7 @@ static void laggards_close(void)
     }
 }
 
-/* Sends to everybody what has come since the last time. Who is stalled has to wait. */
+/* Sends to everybody what has come since the last time. Stalled clients have to wait. */
 static void clients_flush(void)
 {
     struct list_node *node, *next;
@@ -368,7 +368,7 @@ static void on_missed(const char *reason)
               reason);
 }
 
-/* Who is leaving has its share once its last word has come back. */
+/* A leaving client has its share once its last word has come back. */
 static void room_check(void)
 {
     struct client *client;

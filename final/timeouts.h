@@ -1,8 +1,8 @@
 /*
- * timeouts.h - things that wait for something, for so long each
+ * timeouts.h - things that wait for something, each for the same time
  *
- * All that wait in one list have the same time, so the list is in the order in which
- * their times end: only the first one has to be looked at, however many there are.
+ * Since all in a list wait for the same time, the list is in the order in which their
+ * times end: only the first one has to be looked at, however many there are.
  *
  * Interface: timeouts_init() with the time in milliseconds, 0 for no end. A thing enters
  * the list by timeout_begin(), at its end, and leaves it by timeout_end(); a struct

@@ -50,7 +50,7 @@ struct client {
     char line[MESSAGE_MAX]; /* the message that is being received, */
     size_t line_len;        /* so far */
     const char *out;        /* the bytes that wait to be sent; NULL: sending failed */
-    size_t out_len;         /* so many */
+    size_t out_len;         /* how many they are */
     char *buffer;           /* where they wait, unless they are the greeting */
     size_t buffer_end;      /* where free space begins in it */
     size_t buffer_size;
@@ -62,7 +62,7 @@ static void client_fail(struct client *client, const char *call)
     warn("client %d: %s", client->fd, call);
     client->out = NULL;
     client->out_len = 0;
-    shutdown(client->fd, SHUT_WR); /* should it be alive, it sees the end, and leaves */
+    shutdown(client->fd, SHUT_WR); /* if it is still there, it sees the end and leaves */
 }
 
 static void client_watch(struct client *client, int interest)
