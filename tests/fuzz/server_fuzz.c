@@ -1,5 +1,5 @@
 /*
- * server_fuzz - the whole server, led through any script of its clients' doings
+ * server_fuzz - the whole server, and clients that do whatever a script says
  *
  * A libFuzzer target: the server runs in this process, its clients are socket pairs with
  * small buffers, and the clock stands still until the script moves it. The input is the
@@ -124,7 +124,7 @@ static void peer_sent(struct peer *peer, const char *bytes, size_t len)
     }
 }
 
-/* Everybody has an address of his own, so each line of the chat tells who has said it. */
+/* Each client has an address of its own, so each line of the chat tells who said it. */
 static struct peer *peer_of(const char *line, size_t len)
 {
     struct peer *found = NULL;
@@ -260,7 +260,7 @@ static struct sockaddr_storage address_make(unsigned number)
     return address;
 }
 
-/* There is a place for PLACES clients only. */
+/* There are places for PLACES clients only. */
 static void refusal_check(struct peer *peer)
 {
     char bytes[64];
@@ -314,7 +314,7 @@ static void server_run(void)
             peer_read(peer, SIZE_MAX);
 }
 
-/* Grows whenever somebody receives something, or leaves. */
+/* Grows whenever somebody receives something or leaves. */
 static size_t progress(void)
 {
     size_t sum = 0;
@@ -324,7 +324,7 @@ static size_t progress(void)
     return sum;
 }
 
-/* Until there is nothing left to do. Who reads has all of the chat then, or its end. */
+/* Until nothing is left to do. By then, whoever reads has all of the chat, or its end. */
 static void server_settle(void)
 {
     size_t before, want;
@@ -340,7 +340,7 @@ static void server_settle(void)
     }
 }
 
-/* So many lines of one length, as far as the socket takes them. */
+/* That many lines of one length, as far as the socket takes them. */
 static void peer_flood(struct peer *peer, size_t lines, size_t line_len)
 {
     static char text[64 * 1024];
@@ -355,7 +355,7 @@ static void peer_flood(struct peer *peer, size_t lines, size_t line_len)
         peer_write(peer, text, len);
 }
 
-/* Waits so many seconds. Those who have been silent for too long are gone then. */
+/* Waits that many seconds, after which those silent for too long are gone. */
 static void time_pass(int64_t seconds)
 {
     server_settle();
@@ -397,7 +397,7 @@ enum action {
     ACTIONS
 };
 
-/* What a client does; text is what follows in the script, of which it returns the use. */
+/* What a client does. Text is what follows in the script; returns how much it used. */
 static size_t peer_act(struct peer *peer, enum action action, size_t much,
                        const char *text, size_t len)
 {

@@ -303,6 +303,7 @@ def tests_for(source: str, thorough: bool) -> List[Job]:
     quick = [*(pick(f"{name} asan") if name != "chatsrv" else []),
              *pick("final native", tests="-f Test6 TestRules.test_limit"),
              *pick("model asan"),
+             *pick("promises native", tests="-f"),
              *pick("chatsrv native", tests="-f")]
     if name in PURE or not thorough:
         return quick

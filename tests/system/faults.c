@@ -1,17 +1,17 @@
 /*
- * faults - calls that fail, for the tests of programs that have to bear it (Linux)
+ * faults - calls that fail, to test programs that must cope with it (Linux)
  *
  * Linked to a program with -Wl,--wrap=CALL for each __wrap_CALL below, it stands between
  * the program's own code and the C library. No other code is touched, a sanitizer's
  * allocator least of all. The environment says what fails:
  *
- *   FAULTS         rules CALL:FAULT:RATE, with spaces between them: so many of a thousand
- *                  such calls fail, from the first accept on. FAULT is an error's name,
+ *   FAULTS         rules CALL:FAULT:RATE, separated by spaces: RATE of a thousand such
+ *                  calls fail, from the first accept on. FAULT is an error's name,
  *                  or "short": recv, send and write move a part of the bytes, epoll_wait
  *                  reports one event. accept with ECONNABORTED gives up a connection; the
  *                  other errors leave things as they are.
  *   FAULTS_SEED    begins the sequence of random numbers
- *   FAULTS_FAIL    a number: this one of the calls fails, with the error given below
+ *   FAULTS_FAIL    N: the Nth of the calls fails, with the error given below
  *   FAULTS_SPARE   an IPv4 address whose connections are spared
  *   FAULTS_COUNTS  a file of two uint64_t: calls that could have failed, and faults
  *

@@ -37,12 +37,12 @@ CFLAGS = shlex.split(os.environ.get("CFLAGS")
                      or "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all")
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(1 << 32))
 
-# Nobody may notice these: they cost some time, that is all.
+# Nobody may notice these: all they cost is some time.
 HARMLESS = ("recv:short:300 recv:EINTR:100 recv:EAGAIN:200 send:short:300 send:EINTR:100 "
             "send:EAGAIN:200 accept:EINTR:200 accept:EAGAIN:200 epoll_wait:EINTR:100 "
             "epoll_wait:short:300 read:EINTR:200 write:short:300 write:EINTR:100")
 
-# These end a connection, or keep one from beginning.
+# These end a connection, or prevent one.
 HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 recv:short:300 "
            "send:short:300 accept:ECONNABORTED:100 accept:ENFILE:2 accept:EMFILE:2 "
            "epoll_ctl:ENOMEM:4 epoll_ctl:ENOSPC:4 fcntl:EINVAL:20 calloc:ENOMEM:50")
@@ -171,12 +171,12 @@ class Client:
         self.sock.close()
 
     def lines(self) -> List[bytes]:
-        """What came behind the greeting, without an unfinished line."""
+        """What came after the greeting, without an unfinished line."""
         return self.data.split(b"\n")[1:-1]
 
 
 def greeted(port: int, source: str = "127.0.0.1") -> Client:
-    """Connects, again and again, until the server has taken the client in."""
+    """Connects again and again until the server lets the client in."""
     end = time.monotonic() + 4 * DEADLINE
     while time.monotonic() < end:
         with contextlib.suppress(ConnectionError):
@@ -188,7 +188,7 @@ def greeted(port: int, source: str = "127.0.0.1") -> Client:
 
 
 def is_piece(lines: List[bytes], whole: List[bytes]) -> bool:
-    """Do the lines, which are all different, follow each other in the whole just so?"""
+    """Are the lines, which are all different, a piece of the whole?"""
     if not lines:
         return True
     begin = whole.index(lines[0]) if lines[0] in whole else 0
@@ -198,7 +198,7 @@ def is_piece(lines: List[bytes], whole: List[bytes]) -> bool:
 # ---- The tests ---------------------------------------------------------------------------------
 
 class Harmless(unittest.TestCase):
-    """Short reads and writes, interruptions, false alarms: all other tests still pass."""
+    """Short reads and writes, interruptions, false alarms: all the other tests still pass."""
 
     def run_tests(self, *command: str, faults: str = HARMLESS) -> None:
         with environment(FAULTS=faults, FAULTS_SEED=str(SEED)), subprocess.Popen(
@@ -207,7 +207,7 @@ class Harmless(unittest.TestCase):
             try:
                 output, _ = process.communicate()
             finally:
-                process.terminate()     # if this program is told to end: that one ends servers
+                process.terminate()     # that program ends its servers
         self.assertEqual(process.returncode, 0, output)
 
     def test_final(self):
@@ -221,7 +221,7 @@ class Harmless(unittest.TestCase):
                        *(name for name in names if name not in REFUSALS))
 
     def test_final_refusals(self):
-        """Whoever is refused is told so with a single send, which finds room in real life."""
+        """A refusal is a single send, which in real life always finds room."""
         self.run_tests("system/chatsrv_test.py", "--server", final() + " {options} {port}",
                        *REFUSALS, faults=re.sub(r"send:\S+", "", HARMLESS))
 
@@ -427,7 +427,7 @@ class Torture(unittest.TestCase):
         self.assertEqual(server.stderr.lines, [])
 
     def torture(self, command: str, tail: bytes) -> None:
-        """tail: what who half-closes surely gets at last."""
+        """tail: what a client that half-closes is sure to get at last."""
         unserved = 0
         call = 0
         total: Optional[int] = None

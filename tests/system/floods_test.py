@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Floods and churn, and beside them two honest clients who must lose nothing (Linux).
+"""Floods and churn, and beside them two honest clients, who must lose nothing (Linux).
 
     CHATSRV_TEST_SERVER='CMD {options} {port}' python3 tests/system/floods_test.py [CLASS[.TEST]]
 
@@ -89,7 +89,7 @@ class Pair(threading.Thread):
 class FloodCase(unittest.TestCase):
     @contextlib.contextmanager
     def serve(self, options: str = "", nofile: int = 0) -> Iterator[Server]:
-        """A server which at the end is alive, and then clean. Its log is in self.log."""
+        """A server that must be alive at the end, and end cleanly. Its log is in self.log."""
         with tempfile.TemporaryDirectory() as folder:
             self.log = Log(folder)
             with Server(self.log.command(test.COMMAND), options, nofile=nofile) as server:
@@ -99,7 +99,7 @@ class FloodCase(unittest.TestCase):
 
     @contextlib.contextmanager
     def pair(self, server: Server) -> Iterator[Pair]:
-        """Talks meanwhile, and at least a bit longer."""
+        """Talks meanwhile, and a little longer."""
         pair = Pair(server)
         pair.start()
         try:
@@ -119,8 +119,8 @@ class FloodCase(unittest.TestCase):
 
 
 class SlowReader:
-    """Takes a little at a time, and sees to it that no numbered line is missing or torn."""
-    LINES = 6000                        # 6 MB: what the kernel hides is 4 MB at most
+    """Takes a little at a time, and checks that no numbered line is missing or torn."""
+    LINES = 6000                        # 6 MB: the kernel holds 4 MB at most
     REST = b"-" * 990                   # behind the number
     LINE = re.compile(rb"(\d{7})-{990}\n")
 
@@ -152,7 +152,7 @@ class SlowReader:
 
 class Floods(FloodCase):
     def test_churn(self):
-        """thousands connect, send garbage and vanish in all ways that there are"""
+        """thousands connect, send garbage and vanish in every way there is"""
         chance = random.Random(SEED)
         with self.serve() as server, self.pair(server) as pair:
             before = server.descriptors()
@@ -212,7 +212,7 @@ class Floods(FloodCase):
                         return
 
     def test_one_byte_packets(self):
-        """a byte a segment: the messages are whole"""
+        """one byte per segment: the messages come out whole"""
         text = b"".join(b"byte by byte, number %d\n" % number for number in range(800))
         with self.serve() as server, self.pair(server):
             peer = server.connect()
@@ -224,7 +224,7 @@ class Floods(FloodCase):
                     pass
 
     def test_slow_readers(self):
-        """200 readers, each with a speed of its own, get all of it in the end"""
+        """200 readers, each with a speed of its own, get everything in the end"""
         batch, most = 50, SlowReader.LINES
         with self.serve() as server, self.pair(server):
             left = [SlowReader(server, 8192 + 1024 * number) for number in range(200)]
@@ -242,7 +242,7 @@ class Floods(FloodCase):
                 left = [reader for reader in left if not reader.read()]
 
     def test_beyond_the_limit(self):
-        """hundreds too many are told so, one by one, and places that get free are given away"""
+        """hundreds too many are told so, one by one; places that become free are given away"""
         with self.serve("-c 20") as server, self.pair(server):
             inside = [server.connect() for _ in range(18)]
             for peer in inside:
@@ -261,7 +261,7 @@ class Floods(FloodCase):
 
 class Bounds(FloodCase):
     def test_memory(self):
-        """many never read, 64 MB go through to one who does: they cost the backlog, once"""
+        """many never read while 64 MB go to one who does: all together they cost one backlog"""
         with self.serve() as server:
             stalled = [server.connect(receive_buffer=2048) for _ in range(STALLED)]
             if server.is_sanitized():
@@ -277,7 +277,7 @@ class Bounds(FloodCase):
             self.assertLess(most, LAG_MAX + (8 << 20))
 
     def through(self, peer: Peer, size: int) -> None:
-        """Sends so many bytes in lines, and gets them back before it goes on."""
+        """Sends that many bytes in lines, and waits until they have come back."""
         line = b"to and fro " * 90 + b"\n"
         count = size // len(line)
         peer.send(line * count)
@@ -310,7 +310,7 @@ class Bounds(FloodCase):
             self.assertLess(most, 16 << 20)
 
     def test_few_descriptors(self):
-        """where descriptors are scarce, 200 who come are served or told; nothing spins"""
+        """where descriptors are scarce, each of 200 newcomers is served or refused; nothing spins"""
         with self.serve(nofile=64) as server:
             crowd = [server.connect() for _ in range(200)]
             told = [peer.read(1, "a first byte") + peer.rest for peer in crowd]
@@ -331,7 +331,7 @@ class Bounds(FloodCase):
 
 
 def setUpModule() -> None:
-    """Two descriptors a connection: one here, one in the server, which inherits the limit."""
+    """Two descriptors per connection: one here, one in the server, which inherits the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

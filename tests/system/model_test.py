@@ -47,7 +47,7 @@ Line = bytes                            # of the chat: prefix, message, newline
 
 
 class Splitter:
-    """The protocol's rule for messages, in the simplest form: all bytes are at hand."""
+    """The protocol's rule for messages in its simplest form, with all bytes at hand."""
 
     def __init__(self) -> None:
         self.rest = b""
@@ -106,7 +106,7 @@ Action = Tuple[str, Client, bytes]      # connect, send, half-close, reset, leav
 
 
 class Log:
-    """The server's log in a file, since servers drop lines of it that nobody reads in time."""
+    """The server's log in a file, since a server drops lines that nobody reads in time."""
 
     def __init__(self, folder: str) -> None:
         self.path = pathlib.Path(folder, "log")
@@ -129,7 +129,7 @@ class Log:
         return count
 
     def expect(self, server: Server, text: bytes, count: int) -> None:
-        """Waits for so many lines with the text."""
+        """Waits until that many lines hold the text."""
         end = time.monotonic() + 4 * DEADLINE
         while self.count(text) < count:
             if time.monotonic() > end:
@@ -144,7 +144,7 @@ class Play:
         self.random = random.Random(seed)
         self.chat = bytearray()
         self.clients: List[Client] = []
-        self.ends = 0                   # connections that the log must call terminated
+        self.ends = 0                   # connections that the log must report as terminated
         self.messages = 0
         self.witness = self.connect()
         self.await_greeting(self.witness)
@@ -327,7 +327,7 @@ class Play:
                 self.introduce(client)
 
     def settle(self, words: Set[bytes]) -> None:
-        """Waits until all that was done has had its effect, and everybody has heard of it."""
+        """Waits until everything done so far has had its effect, and everybody has heard of it."""
         self.pump("the last message of each sender, at the witness",
                   lambda: all(word in self.witness.got for word in words))
         for client in self.clients:
@@ -410,7 +410,7 @@ class Play:
         client.got.clear()
 
     def check_end(self, client: Client) -> None:
-        """Who half-closed got all up to its own last message, and that whole."""
+        """A client that half-closed got everything up to its own last message, whole."""
         if self.drop_tail:
             return
         last = client.due[-1]
