@@ -310,7 +310,7 @@ class Bounds(FloodCase):
             self.assertLess(most, 16 << 20)
 
     def test_few_descriptors(self):
-        """where descriptors are scarce, each of 200 newcomers is served or refused; nothing spins"""
+        """with few descriptors, each of 200 newcomers is served or refused; nothing spins"""
         with self.serve(nofile=64) as server:
             crowd = [server.connect() for _ in range(200)]
             told = [peer.read(1, "a first byte") + peer.rest for peer in crowd]
