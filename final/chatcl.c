@@ -69,12 +69,12 @@ enum { FULL_LEN = sizeof FULL - 1 };
 enum status { QUIET, CONNECTING, KEPT, SILENT, UNREAD, UNANSWERED, GOODBYE };
 
 static const char *const status_words[] = {
-    [CONNECTING] = "connecting to",
-    [KEPT] = "what you have typed will be sent when connected; ^C leaves. Not yet:",
-    [SILENT] = "connected, but nothing has come yet from",
-    [UNREAD] = "what you have typed waits, for nothing is read by",
-    [UNANSWERED] = "no answer yet from",
-    [GOODBYE] = "waiting for the connection to be closed (^C leaves at once) by",
+    [CONNECTING] = "connecting to %s",
+    [KEPT] = "not connected to %s yet; what you have typed waits (^C leaves)",
+    [SILENT] = "connected to %s, which has said nothing yet",
+    [UNREAD] = "%s is not reading; what you have typed waits (^C leaves)",
+    [UNANSWERED] = "%s has not answered yet",
+    [GOODBYE] = "waiting for %s to close the connection (^C leaves)",
 };
 
 static struct {
@@ -289,7 +289,7 @@ static void on_server_end(int error)
         server_lost("read", "The server has closed the connection");
 }
 
-/* Whatever has been done: the user need not wait for that any more. */
+/* Something moves: the moment that is too short for words begins anew. */
 static void on_progress(void)
 {
     chat.status_at = clock_ms() + MOMENT_MS;
@@ -529,7 +529,9 @@ static void status_update(void)
     if (chat.status_said || clock_ms() < chat.status_at)
         return;
     chat.status_said = true;
-    fprintf(notice(), "%s %s\n", status_words[now], chat.name);
+    FILE *to = notice();
+    fprintf(to, status_words[now], chat.name);
+    fputc('\n', to);
 }
 
 /* ---- the program ---- */

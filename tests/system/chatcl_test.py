@@ -798,7 +798,8 @@ class TerminalTest(TerminalCase):
         for key, status in (("\x03", -2), ("\x04", 0)):
             self.screen = Screen(self.WIDTH, self.HEIGHT)
             client = subprocess.Popen(
-                CHATCL + ["127.0.0.1", str(self.port)], env={**os.environ, "TERM": "xterm"},
+                CHATCL + ["127.0.0.1", str(self.port)],
+                env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
                 stdin=self.slave, stdout=self.slave, stderr=self.slave)
             self.addCleanup(self.end, client, client.pid)
             peer = self.accept()
@@ -906,18 +907,17 @@ class TerminalTest(TerminalCase):
         self.start_job("127.0.0.1", str(self.port))
         self.sees("> |")
         peer = self.accept()
-        self.sees("chatcl: connected, but nothing has come yet from"
-                  f" 127.0.0.1:{self.port}", "> |")
+        name = f"127.0.0.1:{self.port}"
+        self.sees(f"chatcl: connected to {name}, which has said nothing yet", "> |")
         peer.say("Welcome\n")
         self.sees("Welcome", "> |")
         self.type("hello\r")
-        self.sees(f"chatcl: no answer yet from 127.0.0.1:{self.port}", "> |")
+        self.sees(f"chatcl: {name} has not answered yet", "> |")
         peer.say("::1: hello\n")
         self.sees("::1: hello", "> |")
         self.type("\x04")
-        words = ("chatcl: waiting for the connection to be closed (^C leaves at once) by"
-                 f" 127.0.0.1:{self.port}")
-        self.sees(words[:80], words[80:], "|")
+        words = f"chatcl: waiting for {name} to close the connection (^C leaves)"
+        self.sees(words, "|")
         self.assertEqual(peer.hear_all(), b"hello\n")
         peer.socket.close()
         self.ends("exited 0")
@@ -931,7 +931,7 @@ class TerminalTest(TerminalCase):
         for _ in range(150):
             self.type(b"\r" + UP)
             self.look()
-        self.seen_at_all("chatcl: what you have typed waits, for nothing is read by 127.")
+        self.seen_at_all(f"chatcl: 127.0.0.1:{self.port} is not reading; what you")
         self.assertEqual(peer.hear(10), b"0123456789")
 
     def test_words_for_a_slow_connection(self) -> None:
@@ -947,7 +947,7 @@ class TerminalTest(TerminalCase):
         self.sees("> |")
         self.sees(f"chatcl: connecting to 127.0.0.1:{self.port}", "> |")
         self.type("hello\r")
-        self.seen_at_all("chatcl: what you have typed will be sent when connected")
+        self.seen_at_all(f"chatcl: not connected to 127.0.0.1:{self.port} yet; what you")
         self.type("\x03")
         self.ends("killed 2")
 
@@ -1082,7 +1082,7 @@ class RoughTest(TerminalCase):
             self.look()
         self.fill(peer)
         before = used()
-        time.sleep(2)  # would cost nearly as much CPU, if the client tried again and again
+        time.sleep(2)  # a client that tries again and again needs as much CPU
         self.assertLess((used() - before) / os.sysconf("SC_CLK_TCK"), 0.2)
 
     def test_deadly_signal_while_nobody_looks(self) -> None:
