@@ -13,7 +13,9 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import signal
+import subprocess
 import tempfile
 import termios
 import time
@@ -335,6 +337,25 @@ class Start(ChatsrvCase):
         self.join(1)
         if not self.server.stderr.count(b"-c 1000: the limit of descriptors allows 48 clients"):
             self.server.fail("a line on stderr", "none")
+
+
+@unittest.skipUnless(LINUX and shutil.which("unshare"), "needs a machine of its own: unshare(1)")
+class Hosts(unittest.TestCase):
+    """The names of hosts are what the system says, however it says it."""
+
+    def test_listed_twice(self):
+        """A host that is listed twice with one address is listened at once."""
+        with tempfile.NamedTemporaryFile("w", suffix=".hosts") as hosts:
+            hosts.write("127.0.0.1 twice\n127.0.0.1 twice\n127.0.0.2 twice\n")
+            hosts.flush()
+            alone = f"unshare -rm sh -c 'mount --bind {hosts.name} /etc/hosts && \"$0\" \"$@\"'"
+            if subprocess.call(shlex.split(alone) + ["true"], stderr=subprocess.DEVNULL):
+                self.skipTest("unshare -rm is not allowed here")
+            with Server(f"{alone} {test.COMMAND}", options="-l twice") as server:
+                server.connect().line("a greeting")
+                server.expect_log(b"listening on 127.0.0.1:")
+                server.expect_log(b"listening on 127.0.0.2:")
+                self.assertEqual(server.log.count(b"listening on"), 2)
 
 
 class Protections(ChatsrvCase):
