@@ -1,5 +1,5 @@
 /*
- * sechat.c - "simple epoll chat": clients have numbers, and nobody hears himself
+ * sechat.c - "simple epoll chat": clients have numbers, and nobody hears themselves
  *
  * The chat of step 6 with other rules. Each client gets a number on connecting, 1, 2, 3,
  * and never again the same one; a message goes to all but its sender, as
@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,7 +155,7 @@ static void listener_watch(int interest)
 }
 
 /*
- * One accept an event: who else waits is reported again. Without a free descriptor that
+ * One accept per event: whoever else waits is reported again. Without a free descriptor that
  * never ends, so the loop then looks away from the listener for a while.
  */
 static void on_connection(void)
@@ -251,6 +252,9 @@ static int listener_open(in_port_t port)
     /* Else the port stays taken for minutes by connections that the last run closed. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         err(1, "setsockopt");
+    /* Accepted sockets inherit this: what is sent leaves at once, however little it is. */
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
+        err(1, "setsockopt TCP_NODELAY");
     if (bind(fd, (struct sockaddr *)&address, len) < 0)
         err(1, "bind port %d", port);
     if (listen(fd, SOMAXCONN) < 0)
@@ -298,7 +302,7 @@ int main(int argc, char **argv)
     server.listener = listener_open(port);
     listener_watch(EVLOOP_READ);
     for (;;) {
-        /* One event a time: handling it may free a client that a second one is about. */
+        /* One event at a time: handling it may free a client that another one is about. */
         struct evloop_event event;
         int timeout = server.interest ? -1 : ACCEPT_PAUSE_MS;
         int n = evloop_wait(server.loop, &event, 1, timeout);
