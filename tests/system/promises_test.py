@@ -294,10 +294,16 @@ class Stopping(ChatsrvCase):
         slow, = self.join(1, receive_buffer=4096)
         last = flood(one, 4000000)
         one.collect(last)
+        began = time.monotonic()
         for _ in range(2):
             self.server.process.send_signal(signal.SIGHUP)
             time.sleep(0.05)
-        slow.collect(last)
+        while slow.receive(DEADLINE):
+            pass
+        seconds = time.monotonic() - began      # we may have been held up ourselves
+        if not (slow.inbox and slow.inbox[-1].endswith(last)) and seconds < 1:
+            self.server.fail("all that was said for a client that reads on, or a second's wait",
+                             f"the end after {seconds:.2f} s")
         self.server.expect_end(0)
         self.expect_farewell(slow, b"server stopping")
 
