@@ -956,8 +956,11 @@ class TerminalTest(TerminalCase):
         with tempfile.TemporaryDirectory() as folder:
             slow = os.path.join(folder, "slow.so")
             source = "#include <unistd.h>\nint getaddrinfo(void) { sleep(60); return 1; }"
-            made = subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-", "-o", slow],
-                                  input=source.encode(), stderr=subprocess.DEVNULL)
+            with open(CHATCL[0], "rb") as program:
+                bits = ["-m32"] if program.read(5) == b"\x7fELF\x01" else []
+            compiler = ["cc", *bits, "-shared", "-fPIC", "-xc", "-", "-o", slow]
+            made = subprocess.run(compiler, input=source.encode(),
+                                  stderr=subprocess.DEVNULL)
             if made.returncode != 0 or sys.platform == "darwin":
                 self.skipTest("no function can be put in the place of getaddrinfo here")
             self.start_job("nowhere.example", "7", LD_PRELOAD=slow,
@@ -985,7 +988,8 @@ class TerminalTest(TerminalCase):
 class RoughTest(TerminalCase):
     """Many times, and under bad conditions."""
 
-    def change_the_window(self, peer: ServerEnd, chance: random.Random, widest: int) -> list:
+    def change_the_window(self, peer: ServerEnd, chance: random.Random,
+                          widest: int) -> list:
         """Messages, keys and changes of the window in any order; returns the messages."""
         said = []
         for step in range(40):
