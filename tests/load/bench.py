@@ -151,7 +151,7 @@ def cost_cases() -> Iterator[Case]:
                    f"-c 100 -b {length} -w 32 -n {16000 // FEW}", "", servers=["final"],
                    goals=[Goal(1.15, "final", "floor", Load(as_long))])
     yield cost("1,000 clients, 100 of them send, 64 bytes, window 200",
-               f"-c 1000 -s 100 -b 64 -w 200 -u 400 -n {800 if QUICK else 2000}",
+               f"-c 1000 -s 100 -b 64 -w 200 -u 400 -n {800 if QUICK else 2000} -t 60",
                goals=[Goal(1 / 5, "final", "redis")])
 
 
@@ -433,7 +433,8 @@ def run_rounds(cases: Iterable[Case], servers: List[Server], rounds: int) -> Lis
                 if name in by_name:
                     begun = time.monotonic()
                     result = measure(by_name[name], case)
-                    runs.append(dict(result, server=name, round=turn, load=list(case.load),
+                    runs.append(dict(result, server=name, round=turn,
+                                     load=list(case.load),
                                      took=round(time.monotonic() - begun, 3)))
     show("")
     return runs
