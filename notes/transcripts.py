@@ -17,6 +17,7 @@ on the line before the block names, else in the one called "shell". In a block
                                         before all else, into the one that has been running
     <!-- terminal a; types "^D" -->     both
     <!-- not run: reason -->            the block is not run; the reason is listed
+    <!-- no block is run: reason -->    the same for a whole chapter
 
 A command that is the last one of its block runs on if the next block of its terminal does not
 begin with a command. At the end of a chapter nothing may be left running.
@@ -65,6 +66,7 @@ MASKS = [(re.compile(pattern), mask) for pattern, mask in (
     (r"^(chatsrv|nc|python3|chatcl) +\d+ \S+ +(\d+[urw]\S*) +(IPv[46]) +\d+ ",
      r"\1 PID USER \2 \3 DEVICE "),
     (r"^ *\d+ \S+ +\d+ +\d+ .* ([SR]) +[\d.]+ .* (\S+)$", r"PID USER \1 \2"),
+    (r"\bin \d+ reads\b", "in N reads"),
     (r"^ESTAB +\d+ +\d+ ", "ESTAB N N "),
     (r"^ *\d{4,}$", "NUMBER"),
     (r"\b\d\d:\d\d:\d\d(\.\d+)?\b", "TIME"),
@@ -128,7 +130,8 @@ def chapters() -> List[pathlib.Path]:
 
 
 def blocks(chapter: pathlib.Path) -> Iterator[Block]:
-    lines = chapter.read_text(encoding="utf-8").split("\n")
+    text = chapter.read_text(encoding="utf-8")
+    lines, whole = text.split("\n"), re.search(r"^<!-- no block is run: (.*) -->$", text, re.M)
     for first, line in enumerate(lines):
         if line != "```console":
             continue
@@ -142,7 +145,7 @@ def blocks(chapter: pathlib.Path) -> Iterator[Block]:
         yield Block(chapter, first + 2, lines[first + 1:last],
                     terminal[1] if terminal else "shell",
                     re.findall(r'"(.*?)"', types[1]) if types else [],
-                    reason[1] if reason else "")
+                    reason[1] if reason else whole[1] if whole else "")
 
 
 def commands(lines: List[str]) -> List[str]:
@@ -157,8 +160,8 @@ def commands(lines: List[str]) -> List[str]:
         else:
             continue
         check = subprocess.run(["bash", "-n", "-c", found[-1]], stderr=subprocess.PIPE)
-        open_ended = b"unexpected" in check.stderr and b"EOF" in check.stderr \
-            or b"end of file" in check.stderr or found[-1].rstrip().endswith(("|", "\\"))
+        open_ended = (re.search(rb"EOF|end.of.file", check.stderr) is not None
+                      or found[-1].rstrip().endswith(("|", "\\")))
     return found
 
 
@@ -216,7 +219,10 @@ class Terminal:
     def said(self) -> List[str]:
         """The same, without the prompt that waits at its end."""
         lines = self.lines()
-        return lines[:-1] if lines and self.at_prompt() and lines[-1] == "$ " else lines
+        if lines and self.at_prompt() and lines[-1].endswith("$ "):
+            last = lines.pop()[:-2]     # a program may have ended without a newline
+            lines += [last] if last else []
+        return lines
 
     def wait(self, condition, what: str) -> None:
         end = time.monotonic() + DEADLINE
@@ -379,10 +385,13 @@ class Run:
         if self.writing:
             time.sleep(QUIET)
             terminal.wait_quiet()
-        if self.writing or text not in block.lines[start:]:
+        place = next((at for at, line in enumerate(block.lines) if at >= start
+                      and (line == text or line.endswith(" " + text))), None)
+        if self.writing or place is None:
             return start
-        place = block.lines.index(text, start)
-        terminal.wait(lambda: matches(block.lines[:place], terminal.said()), f"{text!r}")
+        prompt = block.lines[place][:-len(text)]
+        before = block.lines[:place] + ([prompt] if prompt else [])
+        terminal.wait(lambda: matches(before, terminal.said()), f"{text!r}")
         return place + 1
 
     def close(self) -> List[str]:
@@ -449,7 +458,7 @@ def chapter_write(chapter: pathlib.Path, new: List[Tuple[Block, List[str]]]) -> 
     chapter.write_text("\n".join(lines), encoding="utf-8")
 
 
-# ---- A world of its own -------------------------------------------------------------------------
+# ---- A world of its own ------------------------------------------------------------------------
 
 def own_world(arguments: List[str]) -> None:
     """Starts this program again where nobody else has a port or a process; returns there, or

@@ -207,10 +207,10 @@ def check_jobs() -> Iterator[Job]:
               needs="haproxy websockify chromium chromedriver systemd-analyze")
     yield Job("site", "python3 tests/system/site_test.py",
               needs="cmark-gfm chromium chromedriver tidy")
-    yield Job("mine", "python3 tests/system/mine_test.py", tests="Start Mine Mistakes")
+    yield Job("mine", "python3 tests/system/mine_test.py", tests="Start Mine Mistakes",
+              limit=600)
     yield Job("student", "python3 tests/system/mine_test.py", tests="Student", limit=600)
     yield Job("transcripts", "python3 notes/transcripts.py check",
-              tests="README 1- 2- 3- 4- 5- 6- running",
               needs="nc lsof strace ss top unshare git bash", limit=600)
     yield Job("mine bmake", "python3 tests/system/mine_test.py --make bmake",
               tests="Start Mine", needs="bmake")
