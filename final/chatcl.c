@@ -111,7 +111,7 @@ static struct {
     bool leaving;       /* as soon as what came in has been written, */
     int exit_status;    /* with this, */
     char farewell[512]; /* and these last words on standard error */
-} chat = {.host = "localhost", .port = "3100", .screen.signals = -1, .server = -1};
+} chat; /* all zero until main: initialized here, it would be in the program's file */
 
 static bool would_block(int error)
 {
@@ -604,6 +604,8 @@ static void options_parse(int argc, char **argv)
 {
     int option;
 
+    chat.host = "localhost";
+    chat.port = "3100";
     opterr = 0; /* one line is enough: ours */
     while ((option = getopt(argc, argv, "hrt")) != -1) {
         if (option == 'h') {
@@ -647,6 +649,7 @@ static void descriptors_fill(void)
 
 int main(int argc, char **argv)
 {
+    chat.screen.signals = chat.server = -1;
     options_parse(argc, argv);
     port_check();
     descriptors_fill();
