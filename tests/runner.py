@@ -255,6 +255,7 @@ def other_systems_jobs() -> Iterator[Job]:
 def lint_jobs() -> Iterator[Job]:
     sources = "final/*.c steps/*.c tests/*/*.c notes/examples/*.c"
     headers = "final/*.h tests/*/*.h tests/kqueue/sys/*.h notes/examples/*.h"
+    python = "tests/*.py tests/*/*.py notes/*.py notes/*/*.py"
     flags = "-std=c11 -D_DEFAULT_SOURCE -D_DARWIN_C_SOURCE -Ifinal -isystem tests/kqueue"
     tidy = "xargs -P 2 -I{} clang-tidy --quiet {} -- " + flags
     yield Job("lint clang-format", f"clang-format --dry-run -Werror {sources} {headers}",
@@ -269,7 +270,11 @@ def lint_jobs() -> Iterator[Job]:
                             " {native/chatsrv} {native/chatcl}", needs="mandoc")
     yield Job("lint python", "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
                              '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
-                             " sys.argv[1:]]' tests/*.py tests/*/*.py notes/*.py notes/*/*.py")
+                             f" sys.argv[1:]]' {python}")
+    # 90 columns are the rule for new lines; none may have more than 100.
+    yield Job("lint columns", "python3 -c 'import sys; sys.exit([f + \":\" + str(n) for f in"
+                              " sys.argv[1:] for n, line in enumerate(open(f, encoding=\"utf-8\"),"
+                              f" 1) if len(line) > 101] or 0)' {python}")
 
 
 # ---- Building and running ----------------------------------------------------------------------
