@@ -226,6 +226,7 @@ class Soak:
         self.witnesses = [self.add(Witness(self.next_number(), self.port))
                           for _ in range(WITNESSES)]
         self.clients: List[Client] = []
+        self.ahead: List[Client] = []   # that have ended, and got more than the witness has yet
         self.await_("greetings", lambda: all(w.greeted for w in self.witnesses))
 
     def next_number(self) -> int:
@@ -252,6 +253,9 @@ class Soak:
         if now > self.spoke + 1:
             self.witnesses_speak()
         self.follow_chat()
+        for client in self.ahead:
+            self.check_stream(client)
+        self.ahead = [client for client in self.ahead if client.got]
         if self.server.process.poll() is not None:
             raise Wrong(f"the server {self.server.epitaph()}")
 
@@ -432,6 +436,8 @@ class Soak:
         client.tail = [] if client.half_closed else client.splitter.tail()
         if client.place is None:
             client.got.clear()
+        elif client.got:
+            self.ahead.append(client)
         self.clients.remove(client)
 
     def witnesses_speak(self) -> None:
@@ -524,7 +530,6 @@ class Soak:
             raise Wrong(f"{client.address} left in order ({client.end_by}), but of what it said "
                         f"{len(client.due)} lines are missing: {shown(client.due[0])} ...")
         if client.reason == b"end of file" and client.half_closed and client.place is not None:
-            self.check_piece(client)
             if client.place < client.last or client.got:
                 raise Wrong(f"{client.address} half-closed and got no more than {client.place} "
                             f"bytes of the chat; its own last line ends at {client.last}")
