@@ -25,8 +25,8 @@ For a course:
     --limit SECONDS      for the whole run; what is left then counts as not passed
 Both files are there from the start, with nothing passed, and grow with each check.
 
-Exit status: 0 all passed, 1 some failed, 2 wrong usage, 3 nothing could be tested (the port
-is taken, there is nothing to start).
+Exit status: 0 all passed, 1 some failed, 2 wrong usage, 3 nothing could be tested (port
+taken, nothing to start).
 
 Environment: CHATSRV_TEST_SERVER, as --server; CHATSRV_TEST_DEADLINE, how many seconds to
 wait for anything.
@@ -104,10 +104,12 @@ class NothingToTest(Verdict):
 
 def verdict(kind: type = Verdict, cause: str = "", **parts: str) -> Verdict:
     """One paragraph for each part that has a text, its name in front."""
-    names = {"expected": "expected:", "came": "came:", "stderr": "stderr:", "note": "note:",
+    names = {"expected": "expected:", "came": "came:", "stderr": "stderr:",
+             "note": "note:",
              "says": "the assignment:", "look": "where to look:"}
     if "<hello " in parts.get("expected", "") + parts.get("came", ""):
-        parts["note"] = ("lines such as <hello 3.1> are the grader's: it sends one to see "
+        parts["note"] = ("lines such as <hello 3.1> are the grader's: it sends one to "
+                         "see "
                          "what the server makes of it (client 3, first time)")
     paragraphs = []
     for key, name in names.items():
@@ -144,7 +146,7 @@ def difference(expected: bytes, came: bytes) -> str:
 
 
 class Patience:
-    """How long to wait. Where much was waited for in vain, the waits become shorter, so that
+    """How long to wait. After much waiting in vain the waits become shorter, so that
     a hopeless server is graded soon; a right one keeps nobody waiting."""
     wasted = 0.0
 
@@ -260,7 +262,7 @@ def _processes_ps(group: int) -> List[Process]:
 
 
 def identity(pid: int) -> Tuple[str, bytes]:
-    """The program and the arguments of a process: fork() keeps both, execve() does not."""
+    """A process's program and arguments: fork() keeps both, execve() does not."""
     try:
         return (os.readlink(f"/proc/{pid}/exe"),
                 pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
@@ -313,7 +315,8 @@ class Server:
         command = command_line(self.template, self.options, self.port)
         if not command:
             self._nothing("an empty command",
-                          "COMMAND at the top of test.py, or --server, says what is started")
+                          "COMMAND at the top of test.py, or --server, says what is "
+                          "started")
         limited = command
         if self.nofile:
             limited = ["sh", "-c", f'ulimit -n {self.nofile}; exec "$@"', "sh"] + command
@@ -325,7 +328,8 @@ class Server:
                 stderr=subprocess.PIPE, start_new_session=True,
                 env={**os.environ, "CHATSRV_TEST_TOKEN": self.token})
         except OSError as error:
-            self._nothing(f"{command[0]}: {error.strerror}", why_not_started(error, command))
+            self._nothing(f"{command[0]}: {error.strerror}",
+                          why_not_started(error, command))
         Server.alive.append(self)
         self.log = Output(self.process.stdout) if self.read_log else None
         self.stderr = Output(self.process.stderr)
@@ -361,7 +365,7 @@ class Server:
             Server.alive.remove(self)
             if not self.has_ended():
                 self._signal(signal.SIGTERM)    # gives a leak checker the chance to speak
-                seconds = DEADLINE if Server.late_ends < 2 else 0.1    # some never heed it
+                seconds = DEADLINE if Server.late_ends < 2 else 0.1   # some never do
                 Server.late_ends = 0 if self.has_ended(seconds) else Server.late_ends + 1
             self._kill()
             for output in filter(None, (self.log, self.stderr)):
@@ -372,7 +376,7 @@ class Server:
             os.killpg(self.process.pid, number)
 
     def _kill(self) -> None:
-        """Ends all processes of the server, daemons too, and waits until they are gone."""
+        """Ends all processes of the server, daemons too; waits until they are gone."""
         family = [p.pid for p in self.processes()]
         self._signal(signal.SIGKILL)
         self.process.wait()
@@ -389,7 +393,7 @@ class Server:
         Orphans.reap()
 
     def daemons(self) -> List[int]:
-        """Processes of this server whose parents have ended (Linux): they are ours now."""
+        """This server's processes whose parents have ended (Linux): they are ours."""
         found = []
         known = {server.process.pid for server in Server.alive} | {self.process.pid}
         for pid in set(our_children()) - known if Orphans.ours else ():
@@ -418,7 +422,8 @@ class Server:
             cause = f"the server {self.epitaph()}"
             clients = self.log.count(ACCEPTED) if self.log else 0
         elif self.log and self.log.flooded:
-            came += f"\nThe log is endless: more than {LOG_MAX >> 20} MB, or a million lines"
+            came += (f"\nThe log is endless: more than {LOG_MAX >> 20} MB, or a million "
+                     "lines")
             cause, look = "the log is endless", ("log an event once, and do not log in a "
                                                  "loop that never waits")
         found = verdict(expected=expected, came=came, stderr=self._last_words(),
@@ -445,7 +450,8 @@ class Server:
             return ("send() to a client that has gone raises SIGPIPE, which ends the "
                     "process: ignore it, and take EPIPE as the end of that client")
         if end in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"):
-            return ("build it with -g -fsanitize=address,undefined: it then says on stderr in "
+            return ("build it with -g -fsanitize=address,undefined: it then says on "
+                    "stderr in "
                     "which line it happened")
         if b"Interrupted" in words or b"EINTR" in words:
             return "a wait that a signal interrupts (EINTR) has not failed: wait again"
@@ -507,7 +513,8 @@ class Server:
         Server.slowest_start = max(Server.slowest_start, took)
         if self.has_ended() and self.daemons():
             self._cannot_start(
-                f"it went into the background: process {self.process.pid} {self.epitaph()}, "
+                f"it went into the background: process {self.process.pid} "
+                f"{self.epitaph()}, "
                 f"process {self.daemons()[0]} goes on (the grader ends it)",
                 "no daemon(), no fork(): stay in the foreground, and log to stdout",
                 "the server goes into the background")
@@ -544,8 +551,10 @@ class Server:
         if too_late or not isinstance(error, ConnectionRefusedError):
             others = [port for port in self.ports() if port != self.port]
             self._cannot_start(
-                f"it is running, but after {time.monotonic() - self.started:.0f} s connect "
-                f"says: {error}" + (f"; it listens on port {others[0]}" if others else ""),
+                f"it is running, but after {time.monotonic() - self.started:.0f} s "
+                f"connect "
+                f"says: {error}"
+                + (f"; it listens on port {others[0]}" if others else ""),
                 "does it listen on that port (htons), at that address? See PORT and HOST "
                 "at the top of test.py", "the server does not listen where it should")
 
@@ -637,7 +646,8 @@ class Server:
     def cpu(self) -> float:
         return sum(process.cpu for process in self.processes())
 
-    def expect_idle(self, when: str, seconds: float = 1, most: float = IDLE_SHARE) -> None:
+    def expect_idle(self, when: str, seconds: float = 1,
+                    most: float = IDLE_SHARE) -> None:
         started, before = time.monotonic(), self.cpu()
         time.sleep(seconds)
         share = (self.cpu() - before) / (time.monotonic() - started)
@@ -716,7 +726,7 @@ class Server:
 
 
 class Orphans:
-    """Processes whose parents have ended become this program's own (Linux), so that it can
+    """Processes whose parents have ended become this program's own (Linux): so it can
     name and end a server that survives as a daemon."""
     ours = False
 
@@ -750,7 +760,8 @@ def why_not_started(error: OSError, command: List[str]) -> str:
         return "a folder is no program: name the program in it"
     if error.errno == errno.ENOEXEC:
         return ("it is no program for this system: build it here (a binary from another "
-                "kind of machine?), or, for a script, begin it with a line such as #!/bin/sh")
+                "kind of machine?), or, for a script, begin it with a line such as "
+                "#!/bin/sh")
     if error.errno == errno.ENOENT and os.path.exists(program):
         return "what its first line (#!) names, or its loader, is not on this machine"
     return "is it built? COMMAND at the top of test.py, or --server, says what is started"
@@ -770,7 +781,8 @@ def who_listens(port: int) -> str:
                 for fd in os.listdir(f"/proc/{pid}/fd"):
                     if os.readlink(f"/proc/{pid}/fd/{fd}") in inodes:
                         words = identity(int(pid))[1].split(b"\0")
-                        return f": process {pid}, {b' '.join(words).decode().strip()[:60]}"
+                        command = b" ".join(words).decode(errors="replace").strip()
+                        return f": process {pid}, {command[:60]}"
     return ""
 
 
@@ -919,8 +931,10 @@ class Peer:
             peer.reset()
         if self.receive(1):
             self.server.fail(
-                expected, "nothing, until the other clients had left: the server serves one "
-                "client at a time", "one wait for all: watch the listening socket and all "
+                expected, "nothing, until the other clients had left: the server serves "
+                          "one "
+                "client at a time", "one wait for all: watch the listening socket and "
+                                    "all "
                 "clients in one epoll or kqueue, and never read() from a client that has "
                 "nothing to say", cause="the server serves one client at a time")
 
@@ -965,7 +979,8 @@ class Peer:
     def expect_one_of(self, sender: "Peer", texts: Sequence[bytes]) -> bytes:
         line = self.line(f"the message {shown(texts[0])}")
         for text in texts:
-            if line.endswith(text) and self.is_prefix(line[:len(line) - len(text)], sender):
+            prefix = line[:len(line) - len(text)]
+            if line.endswith(text) and self.is_prefix(prefix, sender):
                 return text
         known = self.prefix_of(sender)
         prefix = re.match(re.sub(rb"\d+", rb"\\d+", re.escape(known)), line)
@@ -1035,7 +1050,7 @@ CUT = "The optional part: clients are disconnected by timeout or when a buffer o
 def rule(says: str, look: str, stage: int = 0, after: str = "", **server):
     """Marks a check with the sentence behind it, a hint, and how to start its server.
 
-    It binds from a stage on, and says nothing where the check named by `after` has failed,
+    It binds from a stage on. It is left out where a check named in `after` has failed,
     of which it would tell the consequences.
     """
     def mark(check):
@@ -1050,7 +1065,7 @@ class NotLookedAt(unittest.SkipTest):
 
 
 class Abilities(NamedTuple):
-    """What the server does already, however badly: seen from its clients, in one visit."""
+    """What the server does already, however badly, seen from its clients in one visit."""
     hangs_up: bool      # as step 1 does
     ends: bool          # it notices that a client leaves, or should: it does more already
     greets: bool
@@ -1218,7 +1233,8 @@ class Test1(ServerCase):
                 self.server.fail(
                     "a second client to be accepted while the first one is connected",
                     "it was accepted when the first one had left: the server serves one "
-                    "client at a time", "one wait for all: watch the listening socket and "
+                    "client at a time", "one wait for all: watch the listening socket "
+                                        "and "
                     "all clients in one epoll or kqueue, and never read() from a client "
                     "that has nothing to say",
                     cause="the server serves one client at a time")
@@ -1350,8 +1366,12 @@ class Test6(ServerCase):
 
 # ---- The assignment's other sentences --------------------------------------------------
 
+# How a client may leave.
+MANNERS = ("FIN", "RST", "FIN+RST", "line+FIN", "line+RST", "line+FIN+RST")
+
+
 class TestRules(ServerCase):
-    """What a server has to do besides. A cause is looked for before what follows from it."""
+    """What a server has to do besides. A cause is checked before its consequences."""
 
     # -- connecting, and the greeting
 
@@ -1377,7 +1397,8 @@ class TestRules(ServerCase):
         self.server.connect().line("a greeting")
         one.expect_no_more()
 
-    @rule(STAGE1, "one wake-up may announce several clients: accept() until it says EAGAIN, "
+    @rule(STAGE1, "one wake-up may announce several clients: accept() until it says "
+                  "EAGAIN, "
                   "or be level-triggered, so that you are woken again", stage=4)
     def test_connects_at_once(self):
         """ten clients, and then fifty, connect at once; all are greeted"""
@@ -1394,7 +1415,7 @@ class TestRules(ServerCase):
                     "output together; in parts, the greeting lets others in between",
           stage=6)
     def test_greeting_first(self):
-        """somebody speaks just when a newcomer connects: the greeting comes first, whole"""
+        """somebody speaks just as a newcomer connects: the greeting comes first, whole"""
         one, = self.join(1)
         usual = self.server.connect()
         usual.read(7, "a greeting")
@@ -1429,7 +1450,8 @@ class TestRules(ServerCase):
                     break       # no place for more, which is another matter
                 crowd.append(peer)
             if self.server.has_ended(within=SETTLE):
-                self.server.fail("1,100 clients served, or those refused for whom there is "
+                self.server.fail("1,100 clients served, or those refused for whom there "
+                                 "is "
                                  "no place", "")
             if ServerCase.abilities.relays:
                 one.send(b"hello to all\n")
@@ -1463,7 +1485,7 @@ class TestRules(ServerCase):
 
     @rule(ATOMIC, "send a message when it is whole, to those who are there then", stage=6)
     def test_half_line(self):
-        """who joins while somebody is in the middle of a message gets all of it, or none"""
+        """who joins while a message is half sent gets all of it, or none"""
         one, = self.join(1)
         one.send(b"the first half, ")
         two, = self.join(1)
@@ -1474,8 +1496,10 @@ class TestRules(ServerCase):
             if b"half" in line and b"the first half, the second half" not in line:
                 self.server.fail("a whole message, or none", f"the line {shown(line)}")
 
-    @rule(RELAY, "an array for the events of one wake-up is no limit for the clients; what "
-                 "it has no room for comes with the next wait, unless it is edge-triggered "
+    @rule(RELAY, "an array for the events of one wake-up is no limit for the clients; "
+                 "what "
+                 "it has no room for comes with the next wait, unless it is "
+                 "edge-triggered "
                  "and was dropped", stage=6)
     def test_speakers_at_once(self):
         """a hundred clients speak at once; nobody's message is lost"""
@@ -1488,7 +1512,8 @@ class TestRules(ServerCase):
                 peer.send(b"said by number %d.\n" % peer.id)
         missing = {b"said by number %d." % peer.id for peer in crowd}
         while missing:
-            line = watcher.line(f"100 messages that were sent at once; {len(missing)} are "
+            line = watcher.line(f"100 messages that were sent at once; {len(missing)} "
+                                f"are "
                                 "missing")
             missing -= {text for text in missing if line.endswith(text)}
 
@@ -1567,7 +1592,8 @@ class TestRules(ServerCase):
         one, two = self.join(2)
         every = bytes(byte for byte in range(256) if byte != 10)
         for text in (b"before\0after", b"\0\0", every, every[::-1], b"  blanks  ",
-                     "привет €".encode(), b"\xff\xfe cut off: \xe2\x82", b"%s%n%x 100%d"):
+                     "привет €".encode(), b"\xff\xfe cut off: \xe2\x82",
+                     b"%s%n%x 100%d"):
             one.send(text + b"\n")
             for reader in self.readers(one, two):
                 reader.expect(one, text)
@@ -1614,7 +1640,8 @@ class TestRules(ServerCase):
         """The text in pieces of one size: 1024 bytes, or 1023 and a newline."""
         sender.sync()
         wrong = []
-        for limit in [self.piece_max] if self.piece_max else (MESSAGE_MAX, MESSAGE_MAX - 1):
+        limits = (MESSAGE_MAX, MESSAGE_MAX - 1)
+        for limit in [self.piece_max] if self.piece_max else limits:
             pieces = [text[i:i + limit] for i in range(0, len(text), limit)]
             for reader in readers:
                 if reader is not sender:
@@ -1627,7 +1654,8 @@ class TestRules(ServerCase):
                     reader.inbox.clear()
                 return
             wrong.append((pieces, next(filter(None, faults))))
-        self.server.fail(f"a line of {len(text)} bytes in pieces of {lengths(wrong[0][0])}",
+        self.server.fail(f"a line of {len(text)} bytes in pieces of "
+                         f"{lengths(wrong[0][0])}",
                          wrong[0][1])
 
     @staticmethod
@@ -1676,7 +1704,8 @@ class TestRules(ServerCase):
                              f"{growth >> 20} MB")
 
     @rule(ATOMIC, "queue a message for each client as a whole, behind what already "
-                  "waits for it", stage=6, after="test_parts_do_not_mix test_byte_by_byte "
+                  "waits for it", stage=6, after="test_parts_do_not_mix "
+                                                 "test_byte_by_byte "
                   "test_line_before_part")
     def test_atomic(self):
         """four clients send parts at once; all get the same lines in the same order"""
@@ -1767,8 +1796,10 @@ class TestRules(ServerCase):
         if costs[-1] > 4 * costs[0] + 1:
             self.server.fail(
                 "as much work for the last 2 MB as for the first, while they wait for "
-                "somebody who does not read", f"{costs[0]:.1f} s of CPU time for the first, "
-                f"{costs[-1]:.1f} s for the last", "a buffer that grows by constant steps is "
+                "somebody who does not read", f"{costs[0]:.1f} s of CPU time for the "
+                                              f"first, "
+                f"{costs[-1]:.1f} s for the last", "a buffer that grows by constant "
+                                                   "steps is "
                 "copied at each step: double it, or keep a list of pieces")
 
     def check_slow(self, slow: Peer, sender: Peer, texts: List[bytes]) -> None:
@@ -1776,11 +1807,13 @@ class TestRules(ServerCase):
         may cut the last one: servers may do that when a buffer overflows."""
         number = -1
         for number, (line, text) in enumerate(zip(slow.inbox, texts)):
-            if line.endswith(text) and slow.is_prefix(line[:len(line) - len(text)], sender):
+            prefix = line[:len(line) - len(text)]
+            if line.endswith(text) and slow.is_prefix(prefix, sender):
                 continue
             later = next((n for n, t in enumerate(texts) if line.endswith(t)), None)
             self.server.fail(
-                "every line, in order and whole, for a client that reads late; or the end of "
+                "every line, in order and whole, for a client that reads late; or the "
+                "end of "
                 "its connection", f"after {plural(number, 'line')} "
                 + (f"{later - number} are missing, and it is still connected"
                    if later is not None and later > number
@@ -1798,7 +1831,8 @@ class TestRules(ServerCase):
         self.exchange(one, numbered(6000, 1000), [one, two])
         self.server.expect_idle("while bytes wait for a client that does not read")
 
-    @rule(REAL, "read a bounded piece from a client, then let the others have their turn: "
+    @rule(REAL, "read a bounded piece from a client, then let the others have their "
+                "turn: "
                 "a loop until EAGAIN does not end while its client goes on sending. "
                 "Edge-triggered, remember who may have more to say", stage=6,
           after="test_slow_sender test_slow_reader")
@@ -1816,7 +1850,7 @@ class TestRules(ServerCase):
                 with contextlib.suppress(OSError):
                     data = peer.recv(1 << 18)
                     if peer is quiet.sock and b"may I?" in rest + data or not data:
-                        return      # or cut off: a backlog has overflowed, which is allowed
+                        return      # or cut off, as its backlog overflowed: allowed
                     if peer is quiet.sock:
                         rest = data[-6:]
         self.server.fail("a message served while another client keeps sending",
@@ -1851,7 +1885,7 @@ class TestRules(ServerCase):
     def test_leave_before_accept(self):
         """a client comes and goes, FIN or reset or both, before the server looks"""
         watcher = self.visit()
-        for manner in 4 * ("FIN", "RST", "FIN+RST", "line+FIN", "line+RST", "line+FIN+RST"):
+        for manner in 4 * MANNERS:
             with self.server.held():
                 self.depart(self.server.connect(), manner)
             self.server.settle()
@@ -2018,8 +2052,10 @@ class TestRules(ServerCase):
                      and p.pid != server and identity(p.pid) == identity(server)]
         if len(listening) > 1 or server and relatives:
             self.server.fail(f"one process {when}",
-                             f"{max(len(listening), len(relatives) + 1)} processes run the "
-                             "server's program", "fork() is not needed: " + self.server.look)
+                             f"{max(len(listening), len(relatives) + 1)} processes run "
+                             f"the "
+                             "server's program",
+                             "fork() is not needed: " + self.server.look)
         if server:
             self.expect_alone(server, when)
         return server
@@ -2037,7 +2073,8 @@ class TestRules(ServerCase):
     def has_own_memory(self) -> bool:
         return any(map(has_runtime, self.server.threads()))
 
-    @rule(RELEASE, "close() the descriptor on every way on which a client goes; recv() of 0 "
+    @rule(RELEASE, "close() the descriptor on every way on which a client goes; recv() "
+                   "of 0 "
                    "tells of the end, even if nobody ever sends anything", stage=3)
     @unittest.skipUnless(LINUX, "descriptors are counted in /proc")
     def test_descriptors(self):
@@ -2078,10 +2115,11 @@ class TestRules(ServerCase):
                 peer.sock.close()
             else:
                 peer.reset()
-            if number % 50 == 49:       # the queue of those who wait to be accepted is short
+            if number % 50 == 49:       # the queue for accept() may be short
                 self.server.settle()
 
-    @rule(RELEASE, "free() a message when it has been sent to all; a buffer that is empty "
+    @rule(RELEASE, "free() a message when it has been sent to all; a buffer that is "
+                   "empty "
                    "begins at its start again", stage=5)
     @unittest.skipUnless(LINUX, "memory is looked up in /proc")
     def test_messages(self):
@@ -2104,7 +2142,9 @@ class TestRules(ServerCase):
         work(count)
         self.server.settle()
         growth = self.server.memory("VmRSS") - before
-        if growth > 5 << 19 and not self.server.is_sanitized() and not self.has_own_memory():
+        if self.server.is_sanitized() or self.has_own_memory():
+            return
+        if growth > 5 << 19:
             self.server.fail(f"no more memory after {count} {what}",
                              f"{growth / (1 << 20):.1f} MB more")
 
@@ -2159,7 +2199,7 @@ class TestRules(ServerCase):
     def test_log_ends(self):
         """each end is logged once: by FIN, by reset, with a line, before accept"""
         watcher = self.visit()
-        for manner in ("FIN", "RST", "FIN+RST", "line+FIN", "line+RST", "line+FIN+RST"):
+        for manner in MANNERS:
             self.depart(self.visit(), manner)
             with self.server.held():
                 self.depart(self.server.connect(), manner)
@@ -2171,7 +2211,8 @@ class TestRules(ServerCase):
         self.server.settle()
         living = 2      # the watcher, and the newcomer
         end = time.monotonic() + DEADLINE
-        while (self.server.log.count(ACCEPTED) - self.server.log.count(TERMINATED) != living
+        log = self.server.log
+        while (log.count(ACCEPTED) - log.count(TERMINATED) != living
                and time.monotonic() < end):
             time.sleep(0.02)
         time.sleep(SETTLE)
@@ -2339,7 +2380,8 @@ class Records:
                  for r in self.all if r.status != "skipped"]
         return json.dumps({"score": round(sum(r.score for r in self.all), 4),
                            "output": clean("\n".join(self.summary())),
-                           "stdout_visibility": "hidden", "tests": tests}, indent=1) + "\n"
+                           "stdout_visibility": "hidden", "tests": tests},
+                          indent=1) + "\n"
 
     # -- in words
 
@@ -2397,7 +2439,7 @@ def clean(text: str) -> str:
 
 
 class Result(unittest.TextTestResult):
-    """Verdicts without tracebacks, each check by the name that runs it, a line a class."""
+    """Verdicts without tracebacks; each check by the name that runs it."""
     traceback = False
     records = Records([])
     deadline = 0.0          # when the whole run ends, or 0
@@ -2594,7 +2636,7 @@ def interrupted(number: int, _frame) -> None:
 
 
 def main() -> NoReturn:
-    """Runs the tests of the program that was started: this one, or one that imports it."""
+    """Runs the tests of the program that was started: this one, or who imports it."""
     global COMMAND
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--server", default=COMMAND)
