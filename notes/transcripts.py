@@ -46,7 +46,7 @@ import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DEADLINE = float(os.environ.get("TRANSCRIPTS_DEADLINE") or 30)     # s, for any one thing
+DEADLINE = float(os.environ.get("TRANSCRIPTS_DEADLINE") or 120)    # s, for any one thing
 QUIET = 1.0             # s without output: only `write` takes that for the end
 USER = 65534            # nobody: who runs the commands if we are root
 DESCRIPTORS = 1024

@@ -211,7 +211,7 @@ def check_jobs() -> Iterator[Job]:
               limit=600)
     yield Job("student", "python3 tests/system/mine_test.py", tests="Student", limit=600)
     yield Job("transcripts", "python3 notes/transcripts.py check",
-              needs="nc lsof strace ss top unshare git bash", limit=600)
+              needs="nc lsof strace ss top unshare git bash", limit=900)
     yield Job("mine bmake", "python3 tests/system/mine_test.py --make bmake",
               tests="Start Mine", needs="bmake")
     yield Job("make bmake", "python3 tests/system/make_test.py bmake", needs="bmake")

@@ -325,6 +325,51 @@ class TestStreams(ExampleTest):
             self.assertEqual(len(bodies), 1, function)
 
 
+class TestNumbers(ExampleTest):
+    """tcp_numbers."""
+
+    def talk(self, typed, answers, code=0):
+        """Types numbers; the server reads one and answers, part by part. Returns both."""
+        with socket.socket() as listener:
+            listener.bind((LOCALHOST, 0))
+            listener.listen()
+            program = self.start("tcp_numbers", LOCALHOST, str(listener.getsockname()[1]),
+                                 stdin=subprocess.PIPE)
+            program.type(typed)
+            program.process.stdin.close()
+            listener.settimeout(DEADLINE)
+            peer, _ = listener.accept()
+            heard = b""
+            with peer:
+                peer.settimeout(DEADLINE)
+                for answer in answers:
+                    heard += peer.recv(4, socket.MSG_WAITALL)
+                    for part in answer:
+                        peer.sendall(part)
+                        time.sleep(0.01)    # so that it may come alone; if not, no harm
+            self.assertEqual(program.end(), code, program.said())
+        return heard, program.output()
+
+    def test_numbers_in_parts(self):
+        """the least significant byte first, negative ones too, however they are cut"""
+        heard, said = self.talk("1 -2 305419896\n", [
+            [b"\x02", b"\0\0\0"], [b"\xfe\xff\xff", b"\xff"], [b"\0\0\0\x80"]])
+        self.assertEqual(heard, struct.pack("<iii", 1, -2, 0x12345678))
+        self.assertEqual(said, "2\n-2\n-2147483648\n")
+
+    def test_the_server_closes(self):
+        """between two numbers that is an end, in the middle of one it is a fault"""
+        self.assertEqual(self.talk("1 2 3", [[b"\x07\0\0\0"]])[1], "7\n")
+        self.assertEqual(self.talk("1 2 3", [[b"\x07\0"]], code=1)[1], "")
+
+    def test_nobody_there(self):
+        with socket.socket() as unused:
+            unused.bind((LOCALHOST, 0))
+            port = str(unused.getsockname()[1])
+            self.assertEqual(self.start("tcp_numbers", LOCALHOST, port).end(), 1)
+        self.assertEqual(self.start("tcp_numbers").end(), 2)
+
+
 class TestUdp(ExampleTest):
     """udp."""
 
