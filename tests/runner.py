@@ -174,6 +174,8 @@ def check_jobs() -> Iterator[Job]:
         yield Job(f"room {variant} redis", "python3 tests/system/room_test.py --plays 2"
                                            " --server '{%s/chatsrv} {options} {port}'" % variant,
                   needs="redis-server")
+    yield Job("room flood", "python3 tests/system/room_flood_test.py"
+                            " --server '{native/chatsrv} {options} {port}'", needs="redis-server")
     yield Job("room protocol", "python3 tests/system/room_protocol_test.py", needs="spin gcc")
     yield Job("kqueue asan", "{asan-kqueue/kqueue_test}")
     yield Job("fuzz", "python3 tests/fuzz/fuzz.py", needs="clang", alone=True)

@@ -14,6 +14,9 @@ import threading
 import time
 from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
+import support
+import test                             # tests/test.py, not Python's own
+
 Id = Tuple[int, int]
 Words = List[bytes]
 
@@ -166,7 +169,7 @@ class Broker:
         self.links: List[Link] = []
         self.script: Dict[bytes, Deque[Action]] = collections.defaultdict(collections.deque)
         self.always: Dict[bytes, Action] = {}
-        self.port = 0
+        self.port = test.free_port()    # not the last one's, which a server may still dial
         self.listener: Optional[socket.socket] = None
         self.open()
 
@@ -185,7 +188,6 @@ class Broker:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(("127.0.0.1", self.port))
         self.listener.listen(64)
-        self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, args=[self.listener], daemon=True).start()
 
     def accept(self, listener: socket.socket) -> None:

@@ -2,7 +2,7 @@
 """A room on a real Redis: three servers, each a host of its own, and everything that can happen.
 
     python3 tests/system/room_test.py [--server 'CMD {options} {port}'] [--seed N] [--seconds N]
-                                      [--plays N] [--lossless] [--flood SECONDS]
+                                      [--plays N] [--lossless]
 
 Needs redis-server (5.0 or later). As root on Linux the hosts are network namespaces, otherwise
 addresses of the loopback network (hosts.py). The seed is printed; the same one makes the same
