@@ -1124,7 +1124,7 @@ class RoughTest(TerminalCase):
     def fill(self, peer: ServerEnd) -> None:
         """Says more than the client can show while nobody looks at the screen."""
         peer.socket.setblocking(False)
-        while select.select([], [peer.socket], [], 1)[1]:
+        while select.select([], [peer.socket], [], 2)[1]:
             peer.socket.send(b"::1: nobody looks\n" * 1000)
         peer.socket.settimeout(DEADLINE)
 
