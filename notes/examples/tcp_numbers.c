@@ -66,8 +66,8 @@ static int number_send(int fd, int32_t number)
 
     for (int i = 0; i < NUMBER; i++)
         bytes[i] = (unsigned char)((uint32_t)number >> 8 * i);
-    return send(fd, bytes, sizeof bytes, 0) == NUMBER ? 0
-                                                      : -1; /* blocking: all or error */
+    /* A blocking send takes all of so few bytes, or fails. */
+    return send(fd, bytes, sizeof bytes, 0) == NUMBER ? 0 : -1;
 }
 
 /* Returns 1 with a number, 0 at the server's end, -1 if it came in the middle. */
