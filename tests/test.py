@@ -1676,33 +1676,6 @@ class TestRules(ServerCase):
             return f"{came}; the last one is {shown(last)}"
         return ""
 
-    @rule(LIMIT, "a message never gets longer than 1024 bytes, so a client's buffer "
-                 "need not either: cut and send, instead of collecting until the "
-                 "newline", stage=2)
-    @unittest.skipUnless(LINUX, "memory is looked up in /proc")
-    def test_endless_line(self):
-        """8 MB without a newline do not pile up in memory"""
-        one = self.visit()
-        two = self.visit()
-        if self.server.is_sanitized():
-            self.skipTest("built with a sanitizer, whose memory grows anyway")
-        if self.has_own_memory():
-            self.skipTest("the language's runtime collects garbage when it likes")
-        before = self.server.memory("VmRSS")
-        block = ruler(1000) * 64
-        for _ in range(0, 8 << 20, len(block)):
-            one.send(block)
-            # Nobody is ever far behind, so that no output piles up.
-            while one.receive(0.002) | two.receive(0.002):
-                one.inbox.clear()
-                two.inbox.clear()
-        one.send(b"\n")
-        self.server.settle()
-        growth = self.server.memory("VmHWM") - before
-        if growth > 6 << 20:
-            self.server.fail("less than 6 MB of memory for a line of 8 MB",
-                             f"{growth >> 20} MB")
-
     @rule(ATOMIC, "queue a message for each client as a whole, behind what already "
                   "waits for it", stage=6, after="test_parts_do_not_mix "
                                                  "test_byte_by_byte "
@@ -2147,6 +2120,33 @@ class TestRules(ServerCase):
         if growth > 5 << 19:
             self.server.fail(f"no more memory after {count} {what}",
                              f"{growth / (1 << 20):.1f} MB more")
+
+    @rule(LIMIT, "a message never gets longer than 1024 bytes, so a client's buffer "
+                 "need not either: cut and send, instead of collecting until the "
+                 "newline", stage=2, after="test_messages")
+    @unittest.skipUnless(LINUX, "memory is looked up in /proc")
+    def test_endless_line(self):
+        """8 MB without a newline do not pile up in memory"""
+        one = self.visit()
+        two = self.visit()
+        if self.server.is_sanitized():
+            self.skipTest("built with a sanitizer, whose memory grows anyway")
+        if self.has_own_memory():
+            self.skipTest("the language's runtime collects garbage when it likes")
+        before = self.server.memory("VmRSS")
+        block = ruler(1000) * 64
+        for _ in range(0, 8 << 20, len(block)):
+            one.send(block)
+            # Nobody is ever far behind, so that no output piles up.
+            while one.receive(0.002) | two.receive(0.002):
+                one.inbox.clear()
+                two.inbox.clear()
+        one.send(b"\n")
+        self.server.settle()
+        growth = self.server.memory("VmHWM") - before
+        if growth > 6 << 20:
+            self.server.fail("less than 6 MB of memory for a line of 8 MB",
+                             f"{growth >> 20} MB")
 
     @rule(REUSE, "setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, ...) after socket() "
                  "and before bind()", stage=2)
