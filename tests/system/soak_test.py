@@ -529,7 +529,8 @@ class Soak:
         if client.promised and client.due and heard_out:
             raise Wrong(f"{client.address} left in order ({client.end_by}), but of what it said "
                         f"{len(client.due)} lines are missing: {shown(client.due[0])} ...")
-        if client.reason == b"end of file" and client.half_closed and client.place is not None:
+        read_to_the_end = client.ended and client.place is not None
+        if client.reason == b"end of file" and client.half_closed and read_to_the_end:
             if client.place < client.last or client.got:
                 raise Wrong(f"{client.address} half-closed and got no more than {client.place} "
                             f"bytes of the chat; its own last line ends at {client.last}")
