@@ -1,32 +1,32 @@
 #!/usr/bin/env python3
 """Puts code into the chapters of notes/, and checks the chapters against the code.
 
-    python3 notes/embed.py [write]   fills in the code; says which files changed
-    python3 notes/embed.py check     changes no file; says what is wrong, with exit status 1
+    python3 notes/embed.py [write]  fills in the code; says which files changed
+    python3 notes/embed.py check    changes no file; says what is wrong, and exits with 1
 
 A chapter embeds code by a pair of comments. What stands between them is generated:
 
-    <!-- diff 3 on_readable -->                     what step 3 changes in a block, and where
-    <!-- code final/evloop.h evloop_mod 2 -->       a whole block; 2: the second so named
-    <!-- tests 3 -->                                what the tests of stage 3 look at
-    <!-- lines 3 -->                                how many lines step 3 adds
-    <!-- rule LIMIT -->                             which tests check that sentence
-    <!-- systems en -->                             what the table of systems in testing.md says
+    <!-- diff 3 on_readable -->                 what step 3 changes in a block, and where
+    <!-- code final/evloop.h evloop_mod 2 -->   a whole block; 2: the second so named
+    <!-- tests 3 -->                            what the tests of stage 3 look at
+    <!-- lines 3 -->                            how many lines step 3 adds
+    <!-- rule LIMIT -->                         which tests check that sentence
+    <!-- systems en -->                         what testing.md's table of systems says
     <!-- end -->
 
-A block is a piece of a C file between two blank lines that are not inside braces: a function
-with the comment above it, a struct, a group of constants. It is named after what it defines
-first; the file's first block is `header`, #include lines are `includes`. Names stay where
-line numbers do not, so a chapter's text stays beside its code.
+A block is a piece of a C file between two blank lines that are not inside braces: a
+function with the comment above it, a struct, a group of constants. It is named after what
+it defines first; the file's first block is `header`, #include lines are `includes`. Names
+stay where line numbers do not, so a chapter's text stays beside its code.
 
-Step 1 is held against notes/skeleton.c, with which a learner begins. Typed in the order in
-which they stand, the pieces of a chapter lead from one step to the next: tests/system/
-mine_test.py does that.
+Step 1 is held against notes/skeleton.c, with which a learner begins. Typed in the order
+in which they stand, the pieces of a chapter lead from one step to the next:
+tests/system/mine_test.py does that.
 
 Checked: all embedded code is up to date; each block that a step changes is in that step's
-chapter, once; relative links lead to a file and a heading that
-exist; `make VERB` is in the Makefile; each `function()` that the text names is somewhere in
-the code, or the chapter names its manual page, as in accept(2).
+chapter, once; relative links lead to a file and a heading that exist; `make VERB` is in
+the Makefile; each `function()` that the text names is somewhere in the code, or the
+chapter names its manual page, as in accept(2).
 """
 import difflib
 import doctest
@@ -39,7 +39,7 @@ from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import mine                                 # noqa: E402  (it knows the checks of each stage)
+import mine                             # noqa: E402  (it knows the checks of each stage)
 
 MARKER = re.compile(r"<!-- (diff|code|tests|lines|rule|systems) (\S+)"
                     r"(?: (\w+))?(?: (\d+))? -->$")
@@ -48,12 +48,13 @@ LEVELS = ("run", "compiled", "written for")
 SYSTEMS = {     # the conjunction, and a sentence for each of them
     "en": ("and", "It has been run on {}.", "It has been compiled, but not run, for {}.",
            "It is written for {} as well, but nobody has tried it there yet."),
-    "ru": ("и", "Проверено в работе: {}.", "Только собрано: {}.",
+    "ru": ("и", "Проверено в работе: {}.",
+           "Только собрано: {}.",
            "Ещё не проверялось, хотя рассчитано: {}."),
 }
 
 
-# ---- Blocks of C -------------------------------------------------------------------------------
+# ---- Blocks of C -----------------------------------------------------------------------
 
 class Block(NamedTuple):
     name: str
@@ -63,7 +64,8 @@ class Block(NamedTuple):
 def block_name(lines: List[str]) -> str:
     """What a block defines first.
 
-    >>> block_name(["/* Ends it. */", "static void client_close(struct client *client)", "{"])
+    >>> block_name(["/* Ends it. */",
+    ...             "static void client_close(struct client *client)", "{"])
     'client_close'
     >>> block_name(["struct client {", "    int fd;", "};"])
     'client'
@@ -96,7 +98,8 @@ def blocks(source: str) -> List[Block]:
     ...                                 "\\n    return a;\\n}\\n\\nint b;\\n")]
     ['header', 'f', 'b']
     """
-    pieces = [piece.splitlines() for piece in re.split(r"\n\n(?=[^\s}])", source.rstrip())]
+    pieces = [piece.splitlines()
+              for piece in re.split(r"\n\n(?=[^\s}])", source.rstrip())]
     return [Block("header", pieces[0])] + [Block(block_name(p), p) for p in pieces[1:]]
 
 
@@ -111,7 +114,8 @@ def blocks_by_name(all_blocks: List[Block]) -> Dict[str, List[str]]:
 def block_find(all_blocks: List[Block], name: str, number: int) -> Block:
     found = [block for block in all_blocks if block.name == name]
     if number == 0 and len(found) > 1:
-        raise LookupError(f"{name} is there {len(found)} times; say which, 1 for the first")
+        raise LookupError(f"{name} is there {len(found)} times;"
+                          " say which, 1 for the first")
     if not found or number > len(found):
         raise LookupError(f"there is no {name}" + (f" {number}" if number else ""))
     return found[max(number, 1) - 1]
@@ -137,15 +141,18 @@ def block_diff(old: List[str], new: List[str], name: str) -> List[str]:
     return lines
 
 
-TITLES = {"header": "comment at the top", "includes": "`#include` lines", "PORT": "constants"}
+TITLES = {"header": "comment at the top", "includes": "`#include` lines",
+          "PORT": "constants"}
 
 
 def block_title(name: str, lines: List[str]) -> str:
     """How the text calls a block.
 
-    >>> block_title("client_open", ["/* Makes f(). */", "static void client_open(int fd)"])
+    >>> block_title("client_open",
+    ...             ["/* Makes f(). */", "static void client_open(int fd)"])
     '`client_open()`'
-    >>> block_title("client", ["struct client {"]), block_title("server", ["static struct {"])
+    >>> (block_title("client", ["struct client {"]),
+    ...  block_title("server", ["static struct {"]))
     ('`struct client`', '`server`')
     """
     code = re.sub(r"^/\*.*?\*/\n", "", "\n".join(lines), flags=re.DOTALL)
@@ -156,18 +163,20 @@ def block_title(name: str, lines: List[str]) -> str:
     return f"`struct {name}`" if code.startswith("struct") else f"`{name}`"
 
 
-# ---- The repository ----------------------------------------------------------------------------
+# ---- The repository --------------------------------------------------------------------
 
 class Repository:
     """What the chapters are about."""
 
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
-        self.steps = [root / "notes" / "skeleton.c", *sorted(root.glob("steps/[1-6]-*.c"))]
+        self.steps = [root / "notes" / "skeleton.c",
+                      *sorted(root.glob("steps/[1-6]-*.c"))]
         self.cache: Dict[pathlib.Path, List[Block]] = {}
 
     def chapters(self) -> List[pathlib.Path]:
-        return [*sorted(self.root.glob("README*.md")), *sorted(self.root.glob("notes/**/*.md"))]
+        return [*sorted(self.root.glob("README*.md")),
+                *sorted(self.root.glob("notes/**/*.md"))]
 
     def blocks(self, path: pathlib.Path) -> List[Block]:
         if path not in self.cache:
@@ -176,7 +185,8 @@ class Repository:
 
     def changes(self, step: int) -> Dict[str, List[str]]:
         """The diff of each block that the step changes, by the block's name."""
-        old, new = (blocks_by_name(self.blocks(path)) for path in self.steps[step - 1:step + 1])
+        old, new = (blocks_by_name(self.blocks(path))
+                    for path in self.steps[step - 1:step + 1])
         return {name: block_diff(old.get(name, []), new.get(name, []), name)
                 for name in [*new, *(old.keys() - new.keys())]
                 if old.get(name) != new.get(name)}
@@ -196,7 +206,8 @@ class Repository:
         if step == 1:
             place = ("The skeleton has" if old[name] == new[name] else
                      "In place of the skeleton's")
-            return [f"*{place} {the if old[name] == new[name] else ''}{title}:*", "", *whole]
+            return [f"*{place} {the if old[name] == new[name] else ''}{title}:*", "",
+                    *whole]
         if old[name] == new[name]:
             raise LookupError(f"step {step} does not change {name}")
         return [f"*In {the}{title}:*", "",
@@ -256,7 +267,8 @@ class Repository:
             path = self.root / which
             if not path.is_file():
                 raise LookupError(f"there is no {which}")
-            return ["```c", *block_find(self.blocks(path), name, int(number or 0)).lines, "```"]
+            return ["```c", *block_find(self.blocks(path), name, int(number or 0)).lines,
+                    "```"]
         return self.piece(int(which), name)
 
     def to_be_shown(self, step: int) -> Set[Tuple[str, str, str]]:
@@ -277,11 +289,12 @@ class Repository:
 
     def verbs(self) -> Set[str]:
         makefile = (self.root / "Makefile").read_text(encoding="utf-8")
-        return {verb for targets in re.findall(r"^([\w/ ]+):(?!=)", makefile, re.MULTILINE)
+        return {verb
+                for targets in re.findall(r"^([\w/ ]+):(?!=)", makefile, re.MULTILINE)
                 for verb in targets.split()}
 
 
-# ---- Chapters ----------------------------------------------------------------------------------
+# ---- Chapters --------------------------------------------------------------------------
 
 class Line(NamedTuple):
     number: int
@@ -354,7 +367,8 @@ def check_links(path: pathlib.Path, text: str) -> Iterator[str]:
         if line.fenced:
             continue
         plain = re.sub(r"`[^`]*`", "", line.text)
-        for link in re.findall(r'\]\(<?([^)\s>]+)>?[^)]*\)|(?:src|href)="([^"]+)"', plain):
+        for link in re.findall(r'\]\(<?([^)\s>]+)>?[^)]*\)|(?:src|href)="([^"]+)"',
+                               plain):
             target, _, anchor = "".join(link).partition("#")
             if re.match(r"[a-z]+:", target):
                 continue
@@ -367,8 +381,8 @@ def check_links(path: pathlib.Path, text: str) -> Iterator[str]:
 
 def check_words(text: str, functions: Set[str], verbs: Set[str]) -> Iterator[str]:
     """
-    >>> list(check_words("`f()` and `g()`, see g(2)\\n`make x`\\n```\\n$ make y\\n```", set(),
-    ...                  {"x"}))
+    >>> list(check_words("`f()` and `g()`, see g(2)\\n`make x`\\n```\\n$ make y\\n```",
+    ...                  set(), {"x"}))
     ['1: no code has a function f()', '4: the Makefile has no y']
     """
     pages = set(re.findall(r"(\w+)\([1-9]\)", text))
@@ -390,8 +404,8 @@ def check_complete(text: str, step: int, repository: Repository) -> Iterator[str
     markers = [marker.groups()[:3] for marker in shown if marker]
     for wanted in sorted(repository.to_be_shown(step)):
         if markers.count(wanted) != 1:
-            yield (f"1: <!-- {' '.join(wanted)} --> is here {markers.count(wanted)} times,"
-                   " not once")
+            yield (f"1: <!-- {' '.join(wanted)} --> is here"
+                   f" {markers.count(wanted)} times, not once")
 
 
 def check_chapter(path: pathlib.Path, repository: Repository, functions: Set[str],
@@ -410,7 +424,7 @@ def check_chapter(path: pathlib.Path, repository: Repository, functions: Set[str
         yield from check_complete(text, int(path.name[0]), repository)
 
 
-# ---- The two verbs -----------------------------------------------------------------------------
+# ---- The two verbs ---------------------------------------------------------------------
 
 def write(repository: Repository) -> int:
     status = 0
@@ -428,10 +442,12 @@ def write(repository: Repository) -> int:
 
 def check(repository: Repository) -> int:
     functions, verbs = repository.functions(), repository.verbs()
-    faults = [f"{path.relative_to(repository.root)}:{fault}" for path in repository.chapters()
+    faults = [f"{path.relative_to(repository.root)}:{fault}"
+              for path in repository.chapters()
               for fault in check_chapter(path, repository, functions, verbs)]
     chapters = {path.name[0] for path in repository.root.glob("notes/[1-6]-*.md")}
-    faults += [f"notes/: there is no chapter {step}" for step in "123456" if step not in chapters]
+    faults += [f"notes/: there is no chapter {step}"
+               for step in "123456" if step not in chapters]
     for fault in faults:
         print(fault)
     return 1 if faults or doctest.testmod().failed else 0

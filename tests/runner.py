@@ -6,10 +6,10 @@
     make check ONLY=lint             those whose names contain this
     python3 tests/runner.py check -l  lists the jobs
 
-The jobs are in the table below. First the programs that they name are built, then the jobs run,
-two at a time, and in the end, one by one, those that want the machine to themselves. A job that
-fails shows all that it said. What cannot run here is listed; with CI set in the environment it
-counts as failed.
+The jobs are in the table below. First the programs that they name are built, then the
+jobs run, two at a time, and in the end, one by one, those that want the machine to
+themselves. A job that fails shows all that it said. What cannot run here is listed; with
+CI set in the environment it counts as failed.
 """
 import concurrent.futures
 import contextlib
@@ -34,12 +34,12 @@ MAKE = os.environ.get("MAKE") or "make"
 LINUX = platform.system() == "Linux"
 
 
-# ---- What is built -----------------------------------------------------------------------------
+# ---- What is built ---------------------------------------------------------------------
 
 SANITIZED = "CFLAGS=-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 STRICT = "CFLAGS=-O2 -Werror"
 SIGNS = STRICT + " -Wsign-conversion"
-KERNEL_HEADERS = "-idirafter /usr/include/x86_64-linux-gnu"     # gcc -m32 does not look there
+KERNEL_HEADERS = "-idirafter /usr/include/x86_64-linux-gnu"     # gcc -m32 looks elsewhere
 
 # A variant is a way to compile: what to tell make.
 VARIANTS = {
@@ -61,7 +61,7 @@ VARIANTS = {
 FINAL = ["chatsrv", "chatcl"]                   # built by final/Makefile
 FOLDERS = {"steps": "../steps/*.c",             # folders of programs, one for each source
            "examples": "../notes/examples/*.c"}
-PROGRAMS = {                                    # the others; all paths are seen from tests/
+PROGRAMS = {                                    # the others; paths are seen from tests/
     "addresses_test": "unit/addresses_test.c ../final/addresses.c",
     "chatload": "load/chatload*.c",
     "edit_test": "unit/edit_test.c ../final/edit.c ../final/letter.c ../final/utf8.c",
@@ -79,7 +79,7 @@ PROGRAMS = {                                    # the others; all paths are seen
 }
 
 
-# ---- The jobs ----------------------------------------------------------------------------------
+# ---- The jobs --------------------------------------------------------------------------
 
 class Job(NamedTuple):
     name: str
@@ -98,7 +98,8 @@ def test_jobs() -> Iterator[Job]:
         yield from loop_jobs("kqueue")
         yield Job("kqueue", "{kqueue/kqueue_test}")
     yield from other_jobs("native")
-    yield Job("chatload", "CHATLOAD={native/chatload} CHATSRV_TEST_SERVER='{native/chatsrv} {port}'"
+    yield Job("chatload", "CHATLOAD={native/chatload}"
+                          " CHATSRV_TEST_SERVER='{native/chatsrv} {port}'"
                           " python3 tests/system/chatload_test.py")
     yield room_job("native", "Joining Chat Trouble Holes")
     yield Job("notes", "python3 notes/embed.py check")
@@ -114,12 +115,14 @@ def loop_jobs(variant: str) -> Iterator[Job]:
                                     " python3 tests/system/chatsrv_test.py" % variant)
     yield Job(f"step 6 {variant}", "CHATSRV_TEST_SERVER='{%s/steps}/6-broadcast {port}'"
                                    " python3 tests/test.py" % variant, tests="TestRules")
-    yield Job(f"steps {variant}", "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,
+    yield Job(f"steps {variant}",
+              "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,
               tests="Stages Sources Senders Resources")
-    yield Job(f"examples {variant}", "EXAMPLES={%s/examples} python3 tests/system/examples_test.py"
-                                     % variant)
-    yield Job(f"proxy header {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
-                                         " python3 tests/system/proxy_test.py" % variant)
+    yield Job(f"examples {variant}",
+              "EXAMPLES={%s/examples} python3 tests/system/examples_test.py" % variant)
+    yield Job(f"proxy header {variant}",
+              "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+              " python3 tests/system/proxy_test.py" % variant)
     yield Job(f"model {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
                                   " python3 tests/system/model_test.py" % variant)
     yield Job(f"evloop {variant}", "{%s/evloop_test}" % variant)
@@ -127,13 +130,15 @@ def loop_jobs(variant: str) -> Iterator[Job]:
 
 def promises_job(variant: str) -> Job:
     """It mostly waits, for half a minute."""
-    return Job(f"promises {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
-                                      " python3 tests/system/promises_test.py" % variant)
+    return Job(f"promises {variant}",
+               "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+               " python3 tests/system/promises_test.py" % variant)
 
 
 def unit_jobs(variant: str) -> Iterator[Job]:
     """Modules that know nothing of sockets."""
-    for name in ("addresses", "edit", "feed", "lines", "proxy", "rate", "resp", "room", "utf8"):
+    for name in ("addresses", "edit", "feed", "lines", "proxy", "rate", "resp", "room",
+                 "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
 
 
@@ -146,8 +151,9 @@ def other_jobs(variant: str) -> Iterator[Job]:
 
 
 def room_job(variant: str, tests: str) -> Job:
-    return Job(f"room script {variant}", "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
-                                         " python3 tests/system/room_script_test.py" % variant,
+    return Job(f"room script {variant}",
+               "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+               " python3 tests/system/room_script_test.py" % variant,
                tests=tests)
 
 
@@ -171,25 +177,33 @@ def check_jobs() -> Iterator[Job]:
     yield room_job("asan", "Joining Chat Trouble Holes")
     yield room_job("asan-kqueue", "")
     for variant in ("asan", "asan-kqueue"):
-        yield Job(f"room {variant} redis", "python3 tests/system/room_test.py --plays 2"
-                                           " --server '{%s/chatsrv} {options} {port}'" % variant,
+        yield Job(f"room {variant} redis",
+                  "python3 tests/system/room_test.py --plays 2"
+                  " --server '{%s/chatsrv} {options} {port}'" % variant,
                   needs="redis-server")
     yield Job("room flood", "python3 tests/system/room_flood_test.py"
-                            " --server '{native/chatsrv} {options} {port}'", needs="redis-server")
-    yield Job("room protocol", "python3 tests/system/room_protocol_test.py", needs="spin gcc")
+                            " --server '{native/chatsrv} {options} {port}'",
+              needs="redis-server")
+    yield Job("room protocol", "python3 tests/system/room_protocol_test.py",
+              needs="spin gcc")
     yield Job("kqueue asan", "{asan-kqueue/kqueue_test}")
     yield Job("fuzz", "python3 tests/fuzz/fuzz.py", needs="clang", alone=True)
     yield Job("floods asan", "CHATSRV_TEST_SERVER='{asan/chatsrv} {options} {port}'"
-                             " python3 tests/system/floods_test.py", tests="Floods", alone=True)
+                             " python3 tests/system/floods_test.py",
+              tests="Floods", alone=True)
     yield Job("floods native", "CHATSRV_TEST_SERVER='{native/chatsrv} {options} {port}'"
-                               " python3 tests/system/floods_test.py", tests="Bounds", alone=True)
+                               " python3 tests/system/floods_test.py",
+              tests="Bounds", alone=True)
     for variant in ("native", "asan-kqueue"):
-        yield Job(f"soak {variant}", "python3 tests/system/soak_test.py --minutes 1"
-                                     " --server '{%s/chatsrv} {options} {port}'" % variant)
+        yield Job(f"soak {variant}",
+                  "python3 tests/system/soak_test.py --minutes 1"
+                  " --server '{%s/chatsrv} {options} {port}'" % variant)
     yield Job("valgrind steps", "STEPS={native/steps} python3 tests/system/steps_test.py",
               tests="Valgrind", needs="valgrind")
-    yield Job("valgrind final",     # in these tests the server ends by itself, and has to say 0
-              "CHATSRV_TEST_DEADLINE=30 CHATSRV_TEST_SERVER='valgrind -q --leak-check=full"
+    # In these tests the server ends by itself, and has to say 0.
+    yield Job("valgrind final",
+              "CHATSRV_TEST_DEADLINE=30"
+              " CHATSRV_TEST_SERVER='valgrind -q --leak-check=full"
               " --error-exitcode=99 {native/chatsrv} {options} {port}'"
               " python3 tests/system/chatsrv_test.py",
               tests="Process.test_sigterm Process.test_sigint Limits.test_overflow"
@@ -199,7 +213,8 @@ def check_jobs() -> Iterator[Job]:
         if "kqueue" not in variant:
             everything.remove("kqueue_test")
         yield Job(f"warnings {variant}",    # to be built is all they have to do
-                  "ls " + " ".join("{%s/%s}" % (variant, program) for program in everything),
+                  "ls " + " ".join("{%s/%s}" % (variant, program)
+                                   for program in everything),
                   needs="clang" if "clang" in variant else "gcc")
     if LINUX:
         yield from other_systems_jobs()
@@ -224,11 +239,14 @@ def right_jobs() -> Iterator[Job]:
     """The grader has nothing to say against right servers of other shapes."""
     for shape in ("selectors", "asyncio", "poll", "edges"):
         if shape != "edges" or LINUX:
-            yield Job(f"right {shape}", "python3 tests/test.py --server"
-                                        " 'python3 tests/right/with_%s.py {port}'" % shape)
-    yield Job("right script", "python3 tests/test.py --server 'tests/right/from_script.sh {port}'")
+            yield Job(f"right {shape}",
+                      "python3 tests/test.py --server"
+                      " 'python3 tests/right/with_%s.py {port}'" % shape)
+    yield Job("right script",
+              "python3 tests/test.py --server 'tests/right/from_script.sh {port}'")
     yield Job("right slow", "python3 tests/test.py --server"
-                            " 'python3 tests/right/with_poll.py {port} 7'", tests="Test1 Test4")
+                            " 'python3 tests/right/with_poll.py {port} 7'",
+              tests="Test1 Test4")
 
 
 def other_systems_jobs() -> Iterator[Job]:
@@ -242,11 +260,12 @@ def other_systems_jobs() -> Iterator[Job]:
     qemu = "qemu-s390x -L /usr/s390x-linux-gnu"
     needs = "qemu-s390x s390x-linux-gnu-gcc"
     for job in unit_jobs("s390x"):
-        if job.name != "edit s390x":        # the locales of this machine have its byte order
+        if job.name != "edit s390x":    # the locales of this machine have its byte order
             yield job._replace(command=f"{qemu} {job.command}", needs=needs)
     yield Job("evloop s390x", qemu + " {s390x/evloop_test}", needs=needs)
     rules = (r"sed -n '/^class TestRules/,/^class /s/^    def \(test_[a-z0-9_]*\).*"
-             r"/TestRules.\1/p' tests/test.py | grep -v test_threads")    # qemu has one itself
+             r"/TestRules.\1/p' tests/test.py"
+             r" | grep -v test_threads")        # qemu has one itself
     yield Job("final s390x", "CHATSRV_TEST_DEADLINE=30 CHATSRV_TEST_SERVER="
                              f"'{qemu} {{s390x/chatsrv}} {{port}}' python3 tests/test.py",
               tests=f"Test1 Test2 Test3 Test4 Test5 Test6 $({rules})", needs=needs)
@@ -263,23 +282,27 @@ def lint_jobs() -> Iterator[Job]:
     yield Job("lint clang-format", f"clang-format --dry-run -Werror {sources} {headers}",
               needs="clang-format")
     yield Job("lint clang-tidy", f"ls {sources} | {tidy}", needs="clang-tidy", alone=True)
-    yield Job("lint clang-tidy kqueue", f"ls steps/6*.c final/chatsrv.c | {tidy} -DEVLOOP_KQUEUE",
+    yield Job("lint clang-tidy kqueue",
+              f"ls steps/6*.c final/chatsrv.c | {tidy} -DEVLOOP_KQUEUE",
               needs="clang-tidy")
-    yield Job("lint cppcheck", "cppcheck -q --error-exitcode=1 --inline-suppr --std=c11 -Ifinal"
-                               f" --enable=warning,performance,portability {sources}",
+    yield Job("lint cppcheck",
+              "cppcheck -q --error-exitcode=1 --inline-suppr --std=c11 -Ifinal"
+              f" --enable=warning,performance,portability {sources}",
               needs="cppcheck")
     yield Job("lint pages", "python3 tests/system/pages_test.py"
                             " {native/chatsrv} {native/chatcl}", needs="mandoc")
-    yield Job("lint python", "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
-                             '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
-                             f" sys.argv[1:]]' {python}")
+    yield Job("lint python",
+              "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
+              '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
+              f" sys.argv[1:]]' {python}")
     # 90 columns are the rule for new lines; none may have more than 100.
-    yield Job("lint columns", "python3 -c 'import sys; sys.exit([f + \":\" + str(n) for f in"
-                              " sys.argv[1:] for n, line in enumerate(open(f, encoding=\"utf-8\"),"
-                              f" 1) if len(line) > 101] or 0)' {python}")
+    yield Job("lint columns",
+              "python3 -c 'import sys; sys.exit([f + \":\" + str(n) for f in"
+              " sys.argv[1:] for n, line in enumerate(open(f, encoding=\"utf-8\"),"
+              f" 1) if len(line) > 101] or 0)' {python}")
 
 
-# ---- Building and running ----------------------------------------------------------------------
+# ---- Building and running --------------------------------------------------------------
 
 class Result(NamedTuple):
     name: str
@@ -288,14 +311,16 @@ class Result(NamedTuple):
     seconds: float = 0
 
 
+# Without what the make above us has told its children.
 ENVIRONMENT = {name: value for name, value in os.environ.items()
-               if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}     # of the make above us
+               if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
 ENVIRONMENT["PYTHONDONTWRITEBYTECODE"] = "1"
 running: Set[subprocess.Popen] = set()
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Ends a job and all that it started. A Python program gets a moment to end its servers."""
+    """Ends a job and all that it started. A Python program gets a moment to end its
+    servers."""
     running.remove(process)
     with contextlib.suppress(ProcessLookupError, PermissionError):      # nobody is left
         os.killpg(process.pid, signal.SIGINT)
@@ -314,29 +339,31 @@ def run(name: str, command: str, limit: int = 300, root: pathlib.Path = ROOT) ->
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             ["sh", "-c", re.sub(r"\bpython3\b", lambda _: python, command)], cwd=root,
-            env=ENVIRONMENT, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT)
+            env=ENVIRONMENT, start_new_session=True, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=subprocess.STDOUT)
         running.add(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(limit)
         late = process.returncode is None
-        with contextlib.suppress(KeyError):     # after an interrupt, it is being killed already
+        with contextlib.suppress(KeyError):     # an interrupt may be killing it already
             kill(process)
         output.seek(0)
         text = output.read().decode(errors="backslashreplace")
     if late:
         text += f"\nstopped: it took more than {limit} s"
-    return Result(name, process.returncode == 0 and not late, text, time.monotonic() - started)
+    return Result(name, process.returncode == 0 and not late, text,
+                  time.monotonic() - started)
 
 
 @functools.lru_cache(None)
 def flags(variant: str) -> List[str]:
-    """How to compile, and what follows the sources: by the Makefile, which may have been given
-    other flags than its own."""
-    alone = re.sub(r"(?<!\S)(-[jJ] ?[\d,]*|--jobserver-\S+)", "", os.environ.get("MAKEFLAGS", ""))
-    asked = subprocess.run([MAKE, "-s", "flags", *VARIANTS[variant]], cwd=ROOT, check=True,
-                           env={**os.environ, "MAKEFLAGS": alone}, stdout=subprocess.PIPE,
-                           universal_newlines=True)
+    """How to compile, and what follows the sources: by the Makefile, which may have been
+    given other flags than its own."""
+    alone = re.sub(r"(?<!\S)(-[jJ] ?[\d,]*|--jobserver-\S+)", "",
+                   os.environ.get("MAKEFLAGS", ""))
+    asked = subprocess.run([MAKE, "-s", "flags", *VARIANTS[variant]], cwd=ROOT,
+                           check=True, env={**os.environ, "MAKEFLAGS": alone},
+                           stdout=subprocess.PIPE, universal_newlines=True)
     return asked.stdout.splitlines()
 
 
@@ -354,7 +381,8 @@ def build(variant: str, programs: Iterable[str], root: pathlib.Path = ROOT) -> R
         elif program in PROGRAMS:
             commands.append(f"{compiler} -o {target} {PROGRAMS[program]} {link}")
         else:
-            commands.append(f"mkdir {target} && for c in {FOLDERS[program]}; do b=${{c##*/}};"
+            commands.append(f"mkdir {target} &&"
+                            f" for c in {FOLDERS[program]}; do b=${{c##*/}};"
                             f" {compiler} -I../final -o {target}/${{b%.c}} $c {link}"
                             f" || exit 1; done")
     script = "cd tests; status=0;\n" + "".join(f"({c}) || status=1\n" for c in commands)
@@ -364,7 +392,8 @@ def build(variant: str, programs: Iterable[str], root: pathlib.Path = ROOT) -> R
 def server_sources(root: pathlib.Path = ROOT) -> List[str]:
     """What the server of final/ is compiled from."""
     makefile = (root / "final" / "Makefile").read_text()
-    return re.search(r"^SERVER = ((.*\\\n)*.*)", makefile, re.M)[1].replace("\\", "").split()
+    return re.search(r"^SERVER = ((.*\\\n)*.*)",
+                     makefile, re.M)[1].replace("\\", "").split()
 
 
 def programs_of(job: Job) -> List[str]:
@@ -373,7 +402,8 @@ def programs_of(job: Job) -> List[str]:
 
 def programs_by_variant(jobs: Iterable[Job]) -> Dict[str, List[str]]:
     wanted: Dict[str, Set[str]] = {}
-    for variant, program in (name.split("/") for job in jobs for name in programs_of(job)):
+    for variant, program in (name.split("/")
+                             for job in jobs for name in programs_of(job)):
         wanted.setdefault(variant, set()).add(program)
     return {variant: sorted(programs) for variant, programs in wanted.items()}
 
@@ -401,7 +431,7 @@ def is_there(tool: str) -> bool:
     return subprocess.run(command, shell=True, stderr=subprocess.DEVNULL).returncode == 0
 
 
-# ---- The report --------------------------------------------------------------------------------
+# ---- The report ------------------------------------------------------------------------
 
 tests_skipped: List[Tuple[str, str]] = []      # the job, and how many
 
@@ -412,7 +442,8 @@ def report(results: Iterable[Result]) -> Iterator[bool]:
         skipped = re.search(r"skipped=(\d+)", result.output)
         if skipped:
             tests_skipped.append((result.name, skipped[1]))
-        print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}  ({result.seconds:.1f} s)"
+        print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}"
+              f"  ({result.seconds:.1f} s)"
               + (f"  {skipped[1]} skipped" if skipped else ""), flush=True)
         if not result.passed:
             print(textwrap.indent(result.output, "      "), flush=True)
@@ -422,13 +453,15 @@ def report(results: Iterable[Result]) -> Iterator[bool]:
 def in_parallel(tasks: Iterable) -> Iterator[Result]:
     """Calls the tasks, two at a time; yields what they return, in the order they end."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for future in concurrent.futures.as_completed([pool.submit(task) for task in tasks]):
+        for future in concurrent.futures.as_completed([pool.submit(task)
+                                                       for task in tasks]):
             yield future.result()
 
 
 def run_all(jobs: List[Job]) -> List[bool]:
-    passed = list(report(in_parallel(functools.partial(build, variant, programs)
-                                     for variant, programs in programs_by_variant(jobs).items())))
+    passed = list(report(in_parallel(
+        functools.partial(build, variant, programs)
+        for variant, programs in programs_by_variant(jobs).items())))
     passed += report(in_parallel(functools.partial(run_job, job)
                                  for job in jobs if not job.alone))
     passed += report(run_job(job) for job in jobs if job.alone)
@@ -441,7 +474,8 @@ def main() -> int:
         print(__doc__)
         return 2
     names = [name for name in sys.argv[2:] if name != "-l"]
-    jobs = [job for job in which() if not names or any(name in job.name for name in names)]
+    jobs = [job for job in which()
+            if not names or any(name in job.name for name in names)]
     if not jobs:
         print(f"no job's name contains {' or '.join(names)}")
         return 2

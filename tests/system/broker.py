@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 Action = Callable[["Link", Words], None]
 
 
-# ---- What can happen instead of an answer ------------------------------------------------------
+# ---- What can happen instead of an answer ----------------------------------------------
 
 def refuse(text: str) -> Action:
     return lambda link, words: link.send(b"-%s\r\n" % text.encode())
@@ -93,7 +93,7 @@ class Late(Held):
         link.send(link.broker.reply(link, words))
 
 
-# ---- The broker --------------------------------------------------------------------------------
+# ---- The broker ------------------------------------------------------------------------
 
 class Link:
     """A connection."""

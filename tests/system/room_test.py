@@ -1,23 +1,26 @@
 #!/usr/bin/env python3
-"""A room on a real Redis: three servers, each a host of its own, and everything that can happen.
+"""A room on a real Redis: three servers, each a host of its own, and everything that can
+happen.
 
-    python3 tests/system/room_test.py [--server 'CMD {options} {port}'] [--seed N] [--seconds N]
-                                      [--plays N] [--lossless]
+    python3 tests/system/room_test.py [--server 'CMD {options} {port}'] [--seed N]
+                                      [--seconds N] [--plays N] [--lossless]
 
-Needs redis-server (5.0 or later). As root on Linux the hosts are network namespaces, otherwise
-addresses of the loopback network (hosts.py). The seed is printed; the same one makes the same
-things happen, though not to the microsecond.
+Needs redis-server (5.0 or later). As root on Linux the hosts are network namespaces,
+otherwise addresses of the loopback network (hosts.py). The seed is printed; the same one
+makes the same things happen, though not to the microsecond.
 
-Clients of all servers say numbered lines, and read everything. Meanwhile connections are killed,
-cables cut, servers and Redis stopped, killed and started again, the stream is trimmed or deleted
-... In the end all is well again, and everybody says a last word. What then must hold:
+Clients of all servers say numbered lines, and read everything. Meanwhile connections are
+killed, cables cut, servers and Redis stopped, killed and started again, the stream is
+trimmed or deleted ... In the end all is well again, and everybody says a last word. What
+then must hold:
 
-  - one order: wherever a line was followed by another one, it was followed by that same one
-    everywhere, so nobody saw them in another order, nobody has a hole, nobody saw one twice;
+  - one order: wherever a line was followed by another one, it was followed by that same
+    one everywhere, so nobody saw them in another order, nobody has a hole, nobody saw one
+    twice;
   - each sender's lines come in its order, and none between two of them is missing;
   - a client that was never sent away has got back every line that it said;
-  - who was sent away was told why, and with --lossless, where nothing happens to the stream,
-    nobody was.
+  - who was sent away was told why, and with --lossless, where nothing happens to the
+    stream, nobody was.
 """
 import argparse
 import contextlib
@@ -53,7 +56,7 @@ class Wrong(Exception):
     """A promise that was broken."""
 
 
-# ---- Redis -------------------------------------------------------------------------------------
+# ---- Redis -----------------------------------------------------------------------------
 
 class Redis:
     """A redis-server on a host, and what an administrator does to it."""
@@ -67,10 +70,13 @@ class Redis:
 
     def start(self) -> None:
         words = shlex.split(
-            f"redis-server --bind {self.host.address} --port {self.port} --dir {self.folder}"
+            f"redis-server --bind {self.host.address} --port {self.port}"
+            f" --dir {self.folder}"
             " --protected-mode no --save '' --appendonly yes --appendfsync always"
-            f" --user room on '>{PASSWORD}' ~chaos +xadd +xread +xrange +xtrim {self.options}")
-        self.process = subprocess.Popen(self.host.command(words), stdin=subprocess.DEVNULL,
+            f" --user room on '>{PASSWORD}' ~chaos +xadd +xread +xrange +xtrim"
+            f" {self.options}")
+        self.process = subprocess.Popen(self.host.command(words),
+                                        stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, start_new_session=True)
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -101,7 +107,7 @@ class Redis:
                 return file.read(int(line[1:])) if line[:1] == b"$" else line[1:]
 
 
-# ---- The servers -------------------------------------------------------------------------------
+# ---- The servers -----------------------------------------------------------------------
 
 class Server:
     """A chatsrv on a host. It is started again when it has ended."""
@@ -116,7 +122,8 @@ class Server:
         self.memory = 0
         password = PASSWORD.replace(" ", "%20")
         url = f"redis://room:{password}@{address}:{proxy.port}/chaos"
-        self.words = test.command_line(template, f"-n -l {host.address} -j {url}", self.port)
+        self.words = test.command_line(template, f"-n -l {host.address} -j {url}",
+                                       self.port)
         self.log = self.stderr = pathlib.Path()
         self.process: Optional[subprocess.Popen] = None
         self.start()
@@ -142,8 +149,10 @@ class Server:
                 self.memory = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
             return
         said = self.stderr.read_bytes()
-        if not self.killed and (self.has_joined() or not said.startswith(b"chatsrv: room ")):
-            raise Wrong(f"{self.name} ended by itself, status {self.process.returncode}:\n"
+        if not self.killed and (self.has_joined()
+                                or not said.startswith(b"chatsrv: room ")):
+            raise Wrong(f"{self.name} ended by itself,"
+                        f" status {self.process.returncode}:\n"
                         + said.decode(errors="replace")[-3000:])
         self.start()
 
@@ -160,7 +169,7 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# ---- The clients -------------------------------------------------------------------------------
+# ---- The clients -----------------------------------------------------------------------
 
 class Session:
     """What one connection has said and heard."""
@@ -172,7 +181,7 @@ class Session:
         self.said = 0                   # lines
         self.heard: List[bytes] = []
         self.has_heard_itself = False
-        self.last_words: Set[bytes] = set()     # of all clients, as far as it has heard them
+        self.last_words: Set[bytes] = set()     # those of all clients that it has heard
         self.ended = ""                 # how: "killed" with its server, or "told"
 
 
@@ -226,7 +235,8 @@ class Client:
     def say(self) -> None:
         size = 0 if self.play.noise.random() < 0.9 else self.play.noise.randrange(1000)
         self.session.said += 1
-        self.unsent += b"%s:%d:%s\n" % (self.session.name.encode(), self.session.said, b"-" * size)
+        self.unsent += b"%s:%d:%s\n" % (self.session.name.encode(), self.session.said,
+                                        b"-" * size)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
@@ -258,12 +268,13 @@ class Client:
         self.sock = None
 
 
-# ---- A play ------------------------------------------------------------------------------------
+# ---- A play ----------------------------------------------------------------------------
 
 class Play:
-    def __init__(self, args: argparse.Namespace, seed: int, network: Network, folder: str) -> None:
+    def __init__(self, args: argparse.Namespace, seed: int, network: Network,
+                 folder: str) -> None:
         self.args, self.seed, self.network = args, seed, network
-        self.chance = random.Random(seed)       # of what happens; the clients have their own
+        self.chance = random.Random(seed)   # of what happens; the clients have their own
         self.noise = random.Random(seed)
         self.selector = selectors.DefaultSelector()
         self.sessions: List[Session] = []
@@ -274,7 +285,8 @@ class Play:
                         for _ in range(SERVERS)]
         self.servers = [
             Server(args.server, host, proxy, network.address, folder, f"server {number}")
-            for number, (host, proxy) in enumerate(zip(network.hosts[1:], self.proxies), 1)]
+            for number, (host, proxy) in enumerate(zip(network.hosts[1:], self.proxies),
+                                                   1)]
         self.clients = [Client(self, server, f"{number}{letter}", letter != "a")
                         for number, server in enumerate(self.servers, 1)
                         for letter in "abc"[:CLIENTS]]
@@ -297,12 +309,15 @@ class Play:
     # -- what can happen
 
     def happenings(self) -> Dict[str, Callable[[], None]]:
-        quiet = {name[3:]: getattr(self, name) for name in dir(self) if name.startswith("do_")}
-        loud = {name[5:]: getattr(self, name) for name in dir(self) if name.startswith("lose_")}
+        quiet = {name[3:]: getattr(self, name)
+                 for name in dir(self) if name.startswith("do_")}
+        loud = {name[5:]: getattr(self, name)
+                for name in dir(self) if name.startswith("lose_")}
         return quiet if self.args.lossless or self.seed % 2 else {**quiet, **loud}
 
     def seconds(self) -> float:
-        """How long something lasts: mostly short, sometimes longer than every patience."""
+        """How long something lasts: mostly short, sometimes longer than every
+        patience."""
         return self.chance.choice([0.1, 0.5, 1, 2, 3, 11])
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
@@ -312,7 +327,8 @@ class Play:
         self.redis.ask("CLIENT", "KILL", "USER", "room")
 
     def do_one_client_kill(self) -> None:
-        ids = re.findall(rb"^id=(\d+) .* user=room", self.redis.ask("CLIENT", "LIST"), re.M)
+        ids = re.findall(rb"^id=(\d+) .* user=room", self.redis.ask("CLIENT", "LIST"),
+                         re.M)
         if ids:
             self.redis.ask("CLIENT", "KILL", "ID", self.noise.choice(ids).decode())
 
@@ -400,7 +416,8 @@ class Play:
         self.redis.ask("DEL", "chaos")
 
     def lose_trim(self) -> None:
-        self.redis.ask("XTRIM", "chaos", "MAXLEN", self.chance.choice(["0", "1", "5", "50"]))
+        self.redis.ask("XTRIM", "chaos", "MAXLEN",
+                       self.chance.choice(["0", "1", "5", "50"]))
 
     # -- time passes
 
@@ -434,7 +451,7 @@ class Play:
             names = names or self.chance.sample(sorted(happenings), len(happenings))
             name = names.pop()
             self.tell(name)
-            with contextlib.suppress(OSError):      # Redis is away: so that could not happen
+            with contextlib.suppress(OSError):  # Redis is away: so that could not happen
                 happenings[name]()
             self.wait(self.chance.choice([0, 0.1, 0.5, 1, 2]))
         self.tell("that was all")
@@ -450,7 +467,8 @@ class Play:
                     client.say()
                 if client.sock:
                     client.flush()
-            return all(client.sock and client.session.has_heard_itself for client in self.clients)
+            return all(client.sock and client.session.has_heard_itself
+                       for client in self.clients)
         if not self.wait(LAST, all_hear):
             raise Wrong("not all hear what they say: " + ", ".join(
                 client.name for client in self.clients
@@ -467,7 +485,8 @@ class Play:
         self.wait(LAST, all_sent)
         for client in self.clients:
             client.say()
-            self.last_words.add(b"%s:%d:" % (client.session.name.encode(), client.session.said))
+            self.last_words.add(b"%s:%d:" % (client.session.name.encode(),
+                                             client.session.said))
         def all_heard() -> bool:
             for client in self.clients:
                 if client.sock:
@@ -476,7 +495,8 @@ class Play:
                        for client in self.clients)
         if not self.wait(LAST, all_heard):
             raise Wrong("not all have heard everybody's last word: " + ", ".join(
-                f"{client.name} lacks {sorted(self.last_words - client.session.last_words)}"
+                f"{client.name} lacks"
+                f" {sorted(self.last_words - client.session.last_words)}"
                 for client in self.clients))
 
     # -- what must hold
@@ -512,12 +532,14 @@ class Play:
                     raise Wrong(f"{session.name} heard {line!r}, which nobody said")
                 sender, number = match[1].decode(), int(match[2])
                 if last.get(sender, number - 1) != number - 1:
-                    raise Wrong(f"{session.name} heard {line!r} after number {last[sender]}")
+                    raise Wrong(f"{session.name} heard {line!r}"
+                                f" after number {last[sender]}")
                 last[sender] = number
             if not session.ended and session.said != last.get(session.name, 0):
-                raise Wrong(f"{session.name} said {session.said} lines, and heard of its own"
-                            f" the last one as number {last.get(session.name, 0)}")
-            own = [line for line in session.heard if line.startswith(session.name.encode() + b":")]
+                raise Wrong(f"{session.name} said {session.said} lines, and heard of its"
+                            f" own the last one as number {last.get(session.name, 0)}")
+            own = [line for line in session.heard
+                   if line.startswith(session.name.encode() + b":")]
             if own and own[0] != session.name.encode() + b":1:":
                 raise Wrong(f"{session.name} heard of its own first {own[0]!r}")
 
@@ -526,10 +548,11 @@ class Play:
         for session in told:
             line = b"connection terminated: %s %s" % (session.address.encode(), MISSED)
             if line not in session.log.read_bytes():
-                raise Wrong(f"{session.name} was disconnected, but not for having missed something:"
-                            f" {session.log}")
+                raise Wrong(f"{session.name} was disconnected, but not for having missed"
+                            f" something: {session.log}")
         if told and (self.args.lossless or self.seed % 2):
-            raise Wrong(f"{told[0].name} was told that it missed something, but nothing was lost")
+            raise Wrong(f"{told[0].name} was told that it missed something,"
+                        " but nothing was lost")
 
     def judge_servers(self) -> None:
         for server in self.servers:
@@ -542,17 +565,20 @@ class Play:
                 raise Wrong(f"{server.name} is busy while nobody speaks")
             server.kill(signal.SIGTERM)
             if server.process.returncode != 0 or server.stderr.read_bytes():
-                raise Wrong(f"{server.name} ended with status {server.process.returncode}:\n"
+                raise Wrong(f"{server.name} ended with status"
+                            f" {server.process.returncode}:\n"
                             + server.stderr.read_text(errors="replace")[-3000:])
 
     def report(self) -> str:
         lines = sum(len(session.heard) for session in self.sessions)
         ends = [session.ended for session in self.sessions]
-        logs = b"".join(path.read_bytes() for path in pathlib.Path(self.redis.folder).glob("*.log"))
-        return (f"{len(self.told) - 1} happenings, {sum(s.said for s in self.sessions)} lines said,"
+        logs = b"".join(path.read_bytes()
+                        for path in pathlib.Path(self.redis.folder).glob("*.log"))
+        return (f"{len(self.told) - 1} happenings,"
+                f" {sum(s.said for s in self.sessions)} lines said,"
                 f" {lines} heard; the room was lost {logs.count(b'lost the room')} times;"
-                f" {ends.count('told')} clients sent away, {ends.count('killed')} died with their"
-                " server")
+                f" {ends.count('told')} clients sent away,"
+                f" {ends.count('killed')} died with their server")
 
 
 def play(args: argparse.Namespace, seed: int, network: Network) -> bool:
@@ -574,12 +600,15 @@ def play(args: argparse.Namespace, seed: int, network: Network) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--server", default=test.COMMAND)
-    parser.add_argument("--seed", type=int, default=0, help="of the first play (by chance)")
+    parser.add_argument("--seed", type=int, default=0,
+                        help="of the first play (by chance)")
     parser.add_argument("--plays", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=20, help="of a play's chaos (20)")
-    parser.add_argument("--lossless", action="store_true", help="nothing happens to the stream;"
+    parser.add_argument("--seconds", type=float, default=20,
+                        help="of a play's chaos (20)")
+    parser.add_argument("--lossless", action="store_true",
+                        help="nothing happens to the stream;"
                         " so it is also with every odd seed")
     args = parser.parse_args()
     if not shutil.which("redis-server"):
