@@ -12,11 +12,12 @@
     --memory MB      of address space for each process of a submission (1024)
     --trust          without a sandbox: only for what you have read
 
-Each submission is copied to a file system in memory that it cannot leave, and has a network (port
-3100 is free for each), process numbers and, if this runs as root, a user of its own. Memory,
-processes, the size of files, and time are limited. When its tests have ended, so has everything
-that it has started. test.py runs beside it; as root, beyond its reach. Otherwise (unshare -Ur) the
-two share a user, so a submission could end test.py, or forge its results.
+Each submission is copied to a file system in memory that it cannot leave, and has a
+network (port 3100 is free for each), process numbers and, if this runs as root, a user of
+its own. Memory, processes, the size of files, and time are limited. When its tests have
+ended, so has everything that it has started. test.py runs beside it; as root, beyond its
+reach. Otherwise (unshare -Ur) the two share a user, so a submission could end test.py, or
+forge its results.
 
 Exit status: 0 when all folders have been graded, 2 on wrong usage, 3 without a sandbox.
 """
@@ -47,10 +48,11 @@ PROCESSES = 64              # for one submission
 FILE_MAX = 64 << 20         # bytes
 SAID_MAX = 1 << 16          # bytes of a build's output that are kept
 USER = 60000                # the first of the users that submissions run as
-SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "etc", "opt")    # seen, read-only
+SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64",    # seen, read-only
+          "etc", "opt")
 
 
-# ---- In the sandbox: this program as its first process ------------------------------------------
+# ---- In the sandbox: this program as its first process ---------------------------------
 
 def loopback_up() -> None:
     with socket.socket() as sock:
@@ -64,7 +66,8 @@ def mount(*arguments: str) -> None:
 
 
 def root_make(root: str) -> None:
-    """A file system with the system's programs, to read, and nothing else of this machine."""
+    """A file system with the system's programs, to read,
+    and nothing else of this machine."""
     mount("--make-rprivate", "/")
     mount("-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", root)
     prefixes = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
@@ -87,7 +90,8 @@ def root_make(root: str) -> None:
 
 
 def copy(folder: str, target: str, user: int) -> None:
-    """Files, folders and links, these as they are: they lead nowhere. No pipes, no devices."""
+    """Files, folders and links, these as they are: they lead nowhere.
+    No pipes, no devices."""
     for path, folders, files in os.walk(folder):
         there = os.path.join(target, os.path.relpath(path, folder))
         os.makedirs(there, exist_ok=True)
@@ -159,7 +163,8 @@ def built_and_tested(options: argparse.Namespace) -> Dict[str, Any]:
     try:
         answer = json.loads(pathlib.Path(results).read_text())
     except (OSError, ValueError) as error:
-        return {"build": f"test.py left no results: {error}", "said": tested["said"][-4000:]}
+        return {"build": f"test.py left no results: {error}",
+                "said": tested["said"][-4000:]}
     answer["said"] = tested["said"][-20000:]
     answer["killed"] = tested["status"] not in (0, 1, 3)
     return answer
@@ -206,7 +211,7 @@ def inside(options: argparse.Namespace) -> None:
     os._exit(0)
 
 
-# ---- Outside ------------------------------------------------------------------------------------
+# ---- Outside ---------------------------------------------------------------------------
 
 class Graded:
     def __init__(self, folder: str, answer: Dict[str, Any], seconds: float) -> None:
@@ -215,9 +220,11 @@ class Graded:
         self.tests: List[Dict[str, Any]] = answer.get("tests", [])
         self.score = float(answer.get("score", 0))
         self.most = sum(float(test["max_score"]) for test in self.tests)
-        failed = [test["name"].split(":")[0] for test in self.tests if test["status"] != "passed"
+        failed = [test["name"].split(":")[0] for test in self.tests
+                  if test["status"] != "passed"
                   and not test["output"].startswith("not looked at")]
-        self.verdict = "all passed" if self.tests and not failed else ", ".join(failed[:3])
+        self.verdict = ("all passed" if self.tests and not failed
+                        else ", ".join(failed[:3]))
         if "build" in answer:
             self.verdict = "not built: " + answer["build"]
         elif answer.get("output"):
@@ -262,7 +269,8 @@ def grade(folder: str, number: int, command: Optional[List[str]],
         try:
             answer = json.loads(out)
         except ValueError:
-            answer = {"build": "the sandbox failed (no fault of the submission)", "said": said}
+            answer = {"build": "the sandbox failed (no fault of the submission)",
+                      "said": said}
     return Graded(folder, answer, time.monotonic() - started)
 
 
@@ -293,14 +301,16 @@ def write_html(path: str, graded: List[Graded]) -> None:
         name, said = html.escape(one.folder), html.escape(one.verdict)
         rows.append(f'<tr><td><a href="#s{number}">{name}</a><td>{one.score:g} of '
                     f"{one.most:g}<td>{said}")
-        tests = "".join(f"<dt>{html.escape(test['name'])}<dd>{html.escape(test['status'])}"
+        tests = "".join(f"<dt>{html.escape(test['name'])}"
+                        f"<dd>{html.escape(test['status'])}"
                         f"<pre>{html.escape(test['output'])}</pre>"
                         for test in one.tests if test["status"] != "passed")
         details.append(f'<h2 id="s{number}">{name}</h2><p>{said}<dl>{tests}</dl>'
                        f"<details><summary>the whole output</summary>"
                        f"<pre>{html.escape(one.said)}</pre></details>")
     pathlib.Path(path).write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Grades</title><style>'
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        "<title>Grades</title><style>"
         "body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
         "td,th{text-align:left;padding:.2em 1em .2em 0;vertical-align:top}"
         "pre{white-space:pre-wrap}</style><h1>Grades</h1><table><tr><th>folder<th>score"
@@ -337,7 +347,8 @@ def main() -> int:
         for name in ("work", "grader"):
             os.mkdir(name)
         shutil.copy(str(HERE / "test.py"), "grader/test.py")
-        print(json.dumps(copied(options.folders[0], options) or built_and_tested(options)))
+        print(json.dumps(copied(options.folders[0], options)
+                         or built_and_tested(options)))
         return 0
     for folder in options.folders:
         if not os.path.isdir(folder):
@@ -345,9 +356,10 @@ def main() -> int:
             return 2
     command = None if options.trust else sandbox()
     if command is None and not options.trust:
-        print("grade.py: no sandbox can be made here: it takes Linux, and root or unshare -Ur "
-              "(user namespaces),\nand mount, prlimit, setpriv. With --trust, submissions run as "
-              "you, and may do all that you may:\nnothing is limited but time.", file=sys.stderr)
+        print("grade.py: no sandbox can be made here: it takes Linux, and root or "
+              "unshare -Ur (user namespaces),\nand mount, prlimit, setpriv. With "
+              "--trust, submissions run as you, and may do all that you may:\n"
+              "nothing is limited but time.", file=sys.stderr)
         return 3
     jobs = 1 if command is None and "{port}" not in options.server else options.jobs
     graded: Dict[str, Graded] = {}

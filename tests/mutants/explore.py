@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""Looks for faults that no test notices: makes small edits at random and runs the tests on each.
+"""Looks for faults that no test notices: makes small edits at random and runs the tests
+on each.
 
     python3 tests/mutants/explore.py [--minutes 10] [--seed N] [--thorough]
                                      [SOURCE[:FUNCTION]...]
     python3 tests/mutants/explore.py --list [SOURCE[:FUNCTION]...]
 
-An edit negates a condition, drops a call or an operand, moves a limit by one or by a factor of a
-thousand, swaps a comparison, and so on. It is made in a copy of the repository; tests run on the
-copy, the quickest first, until one of them fails. An edit that changes nothing in the compiled
-program is left out. An edit that all tests pass is a survivor, and is printed.
+An edit negates a condition, drops a call or an operand, moves a limit by one or by a
+factor of a thousand, swaps a comparison, and so on. It is made in a copy of the
+repository; tests run on the copy, the quickest first, until one of them fails. An edit
+that changes nothing in the compiled program is left out. An edit that all tests pass is a
+survivor, and is printed.
 
-A survivor deserves a test; if the fault is an instructive one, also a file in this folder, so that
-`make mutants` keeps watch. What no test can notice is explained in survivors.txt, beside this
-program, and is left out from then on. An entry there is
+A survivor deserves a test; if the fault is an instructive one, also a file in this
+folder, so that `make mutants` keeps watch. What no test can notice is explained in
+survivors.txt, beside this program, and is left out from then on. An entry there is
 
     SOURCE:FUNCTION: EDIT
         why no test notices it
@@ -39,15 +41,16 @@ from runner import ROOT, Job
 
 COPY = ROOT / "build" / f"explore-{os.getpid()}"
 SURVIVORS = pathlib.Path(__file__).with_name("survivors.txt")
-SOURCES = ["final/feed.c", "final/lines.c", "final/utf8.c", "final/net.c", "final/options.c",
-           "final/log.c", "final/proxy.c", "final/listeners.c", "final/process.c", "final/rate.c",
-           "final/addresses.c", "final/chatsrv.c", "steps/6-broadcast.c"]
+SOURCES = ["final/feed.c", "final/lines.c", "final/utf8.c", "final/net.c",
+           "final/options.c", "final/log.c", "final/proxy.c", "final/listeners.c",
+           "final/process.c", "final/rate.c", "final/addresses.c", "final/chatsrv.c",
+           "steps/6-broadcast.c"]
 PURE = ["feed", "lines", "utf8", "proxy", "resp", "rate"]     # they make no system calls
 TIMES = 4           # a test may take that many times as long as without a fault, and
 GRACE = 10          # so many seconds more; then something hangs, which counts as noticed
 
 
-# ---- Edits -------------------------------------------------------------------------------------
+# ---- Edits -----------------------------------------------------------------------------
 
 class Edit(NamedTuple):
     source: str
@@ -115,7 +118,8 @@ class Source:
                 name = "-"
                 if before.text == ")":
                     name = self.tokens[self.partner[i - 1] - 1].text
-                self.functions += [(token.start, name), (self.tokens[self.partner[i]].end, "-")]
+                self.functions += [(token.start, name),
+                                   (self.tokens[self.partner[i]].end, "-")]
                 depth_end = self.partner[i]
                 i = depth_end
             i += 1
@@ -139,7 +143,7 @@ class Source:
         for i, token in enumerate(self.tokens):
             inside = self.function_at(token.start) != "-"
             for edit in self.edits_at(i, token, inside):
-                if edit.what not in seen:       # equal lines of a function: the first will do
+                if edit.what not in seen:   # equal lines of a function: the first will do
                     seen.add(edit.what)
                     yield edit
 
@@ -208,8 +212,9 @@ class Source:
         token = self.tokens[i]
         around = self.text[token.start - 1] + self.text[token.end]
         before = self.tokens[i - 1]
-        return around.isspace() and (before.kind in ("name", "number", "string")
-                                     and before.text != "return" or before.text in (")", "]"))
+        return around.isspace() and (
+            before.kind in ("name", "number", "string") and before.text != "return"
+            or before.text in (")", "]"))
 
     STOPS = {"&&", "||", "?", ":", ";", ",", "=", "+=", "-=", "return", "(", "[", "{"}
 
@@ -275,7 +280,7 @@ def edits_of(source: str) -> List[Edit]:
     return list(Source(source, (ROOT / source).read_text()).edits())
 
 
-# ---- What has been explained -------------------------------------------------------------------
+# ---- What has been explained -----------------------------------------------------------
 
 def explained() -> List[str]:
     """The patterns of survivors.txt, with an exact meaning for all but "*"."""
@@ -284,7 +289,7 @@ def explained() -> List[str]:
             if line and line[0] not in " #"]
 
 
-# ---- Tests -------------------------------------------------------------------------------------
+# ---- Tests -----------------------------------------------------------------------------
 
 def tests_for(source: str, thorough: bool) -> List[Job]:
     """What runs on each edit, the quickest first."""
@@ -308,7 +313,8 @@ def tests_for(source: str, thorough: bool) -> List[Job]:
     if name in PURE or not thorough:
         return quick
     return [*quick, *pick("room script native"), *pick("final native", tests="-f"),
-            *pick("chatsrv asan-kqueue", "soak native", "floods native", "floods asan", "faults")]
+            *pick("chatsrv asan-kqueue", "soak native", "floods native", "floods asan",
+                  "faults")]
 
 
 class Judge:
@@ -371,7 +377,7 @@ class Judge:
             path.write_text(text)
 
 
-# ---- The search --------------------------------------------------------------------------------
+# ---- The search ------------------------------------------------------------------------
 
 def chosen(wanted: List[str]) -> List[Edit]:
     """All edits that the arguments name and nobody has explained."""
@@ -410,7 +416,8 @@ def explore(edits: List[Edit], minutes: float, thorough: bool) -> List[Edit]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Looks for faults that no test notices.")
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--seed", type=int,
+                        default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--thorough", action="store_true", help="run the slow tests, too")
     parser.add_argument("--list", action="store_true", help="only list the edits")
     parser.add_argument("sources", nargs="*")

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Do the tests notice? Each file in tests/mutants/ is a fault that a program might well have.
+"""Do the tests notice? Each file in tests/mutants/ is a fault that a program might
+well have.
 
     python3 tests/mutants/mutants.py [NAME...]      (those whose names contain NAME)
     python3 tests/mutants/mutants.py --list
 
 Such a file says in one sentence what is wrong, then which test has to notice:
 
-    Caught by: JOB: TESTS       a job of runner.py ("native" may be left out), and tests of it
+    Caught by: JOB: TESTS   a job of runner.py ("native" may be left out), and tests of it
 
-and ends with a unified diff of one source. Line numbers in it do not count: what stands in the
-diff has to be in the source once. It is applied to a copy of the repository; there, the test has
-to fail. Before that, all these tests have to pass without any fault.
+and ends with a unified diff of one source. Line numbers in it do not count: what stands
+in the diff has to be in the source once. It is applied to a copy of the repository;
+there, the test has to fail. Before that, all these tests have to pass without any fault.
 """
 import contextlib
 import functools
@@ -37,14 +38,15 @@ class Mutant(NamedTuple):
 
 
 def load(path: pathlib.Path) -> Mutant:
-    parts = re.fullmatch(r"(?P<fault>.+)\nCaught by: (?P<job>[^:\n]+)(: (?P<tests>.+))?\n+"
-                         r"--- (?P<source>\S+).*\n\+\+\+ .*\n@@.*\n(?P<hunks>(.*\n)+)",
-                         path.read_text())
+    parts = re.fullmatch(
+        r"(?P<fault>.+)\nCaught by: (?P<job>[^:\n]+)(: (?P<tests>.+))?\n+"
+        r"--- (?P<source>\S+).*\n\+\+\+ .*\n@@.*\n(?P<hunks>(.*\n)+)", path.read_text())
     if not parts:
         sys.exit(f"{path.name}: not as the head of mutants.py says")
     job = (JOBS.get(parts["job"]) or JOBS.get(parts["job"] + " native")
            or sys.exit(f"{path.name}: no job {parts['job']}"))
-    return Mutant(path.stem, parts["fault"], job._replace(tests=parts["tests"] or "", limit=60),
+    return Mutant(path.stem, parts["fault"],
+                  job._replace(tests=parts["tests"] or "", limit=60),
                   parts["source"], re.split(r"^@@.*\n", parts["hunks"], flags=re.M))
 
 
@@ -59,7 +61,8 @@ def apply(text: str, hunk: str) -> str:
 
 @contextlib.contextmanager
 def copy(name: str, origin: pathlib.Path = ROOT) -> Iterator[pathlib.Path]:
-    """A copy of the repository, as far as it is needed, and what has been compiled there."""
+    """A copy of the repository, as far as it is needed,
+    and what has been compiled there."""
     root = ROOT / "build" / "mutants" / name
     shutil.rmtree(root, ignore_errors=True)
     for folder in ("final", "steps", "tests"):
@@ -92,13 +95,16 @@ def build_server(variant: str, root: pathlib.Path) -> Result:
     commands = []
     for name in names:
         source, compiled = root / "final" / name, objects / (name + ".o")
-        if not compiled.exists() or compiled.stat().st_mtime <= max(headers,
-                                                                    source.stat().st_mtime):
-            commands.append(f"{compiler} -c -o ../{compiled.relative_to(root)} ../final/{name}")
+        if not compiled.exists() \
+                or compiled.stat().st_mtime <= max(headers, source.stat().st_mtime):
+            commands.append(
+                f"{compiler} -c -o ../{compiled.relative_to(root)} ../final/{name}")
     folder = f"../{BUILD}/{variant}"
     commands.append(f"rm -f {folder}/chatsrv && {compiler} -o {folder}/chatsrv "
-                    + " ".join(f"{folder}/objects/{name}.o" for name in names) + f" {link}")
-    return runner.run(f"build {variant}", "cd tests && " + " && ".join(commands), root=root)
+                    + " ".join(f"{folder}/objects/{name}.o" for name in names)
+                    + f" {link}")
+    return runner.run(f"build {variant}", "cd tests && " + " && ".join(commands),
+                      root=root)
 
 
 def judge(mutant: Mutant, origin: pathlib.Path) -> Result:
@@ -111,7 +117,8 @@ def judge(mutant: Mutant, origin: pathlib.Path) -> Result:
             return Result(mutant.name, False, f"does not apply: {error}")
         built = build_for([mutant.job], root)
         if not built.passed:
-            return Result(mutant.name, False, f"does not build:\n{built.output}", built.seconds)
+            return Result(mutant.name, False, f"does not build:\n{built.output}",
+                          built.seconds)
         tested = runner.run_job(hurry(mutant.job), root)
     output = f"not caught: {mutant.fault}\n{mutant.job.name} {mutant.job.tests} passes"
     return Result(mutant.name, not tested.passed, output, built.seconds + tested.seconds)
@@ -126,7 +133,8 @@ def without_faults(jobs: List[Job], root: pathlib.Path) -> bool:
     """Whether the tests pass that are to fail later: those of one command in one run."""
     tests: Dict[Job, Set[str]] = {}
     for job in jobs:
-        tests.setdefault(job._replace(tests="", limit=600), set()).update(job.tests.split())
+        tests.setdefault(job._replace(tests="", limit=600),
+                         set()).update(job.tests.split())
     merged = [job._replace(tests=" ".join(sorted(tests[job]))) for job in sorted(tests)]
     built = build_for(jobs, root)
     results = [built] if not built.passed else runner.in_parallel(
@@ -145,8 +153,8 @@ def main() -> int:
     with copy("none") as root:
         if not without_faults([mutant.job for mutant in mutants], root):
             return 1
-        caught = list(runner.report(runner.in_parallel(functools.partial(judge, mutant, root)
-                                                       for mutant in mutants)))
+        caught = list(runner.report(runner.in_parallel(
+            functools.partial(judge, mutant, root) for mutant in mutants)))
     print(f"{caught.count(True)} of {len(caught)} caught")
     return 0 if caught and all(caught) else 1
 

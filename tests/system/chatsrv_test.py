@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Tests what our own chatsrv promises beyond the assignment: its options, its log, its end.
+"""Tests what our own chatsrv promises beyond the assignment:
+its options, its log, its end.
 
     python3 tests/system/chatsrv_test.py [--server 'CMD {options} {port}'] [CLASS[.TEST]]
 
-{options} becomes what a test needs; without --server, CHATSRV_TEST_SERVER in the environment is
-the command, or build/chatsrv. The tests use the grader's Server and Peer, and give verdicts as it
-does.
+{options} becomes what a test needs; without --server, CHATSRV_TEST_SERVER in the
+environment is the command, or build/chatsrv. The tests use the grader's Server and Peer,
+and give verdicts as it does.
 """
 import itertools
 import contextlib
@@ -23,8 +24,8 @@ from typing import Optional, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
-from test import (ADDRESS, CUT, DEADLINE, GREETING, LINUX, TERMINATED, Peer, Server, ServerCase,
-                  numbered, rule, shown)
+from test import (ADDRESS, CUT, DEADLINE, GREETING, LINUX, TERMINATED, Peer, Server,
+                  ServerCase, numbered, rule, shown)
 
 OWN = "(chatsrv's own rule, not the assignment's)"
 
@@ -32,8 +33,8 @@ OWN = "(chatsrv's own rule, not the assignment's)"
 class ChatsrvCase(ServerCase):
     """A test with a server of its own, and what several of them ask for.
 
-    Where much is said and the log counts, the server is told to log no texts (-q): what it then
-    logs fits its buffer and the pipe, whether or not it is read in time.
+    Where much is said and the log counts, the server is told to log no texts (-q): what
+    it then logs fits its buffer and the pipe, whether or not it is read in time.
     """
 
     def expect_farewell(self, peer: Peer, reason: bytes) -> None:
@@ -95,7 +96,8 @@ class Messages(ChatsrvCase):
                 if came != expected:
                     self.server.fail(shown(expected), shown(came))
 
-    @rule(GREETING, "greet a client when it is accepted, before anything else is sent to it")
+    @rule(GREETING,
+          "greet a client when it is accepted, before anything else is sent to it")
     def test_greeting_first(self):
         """who comes in the middle of others' talk is greeted before it gets any of it"""
         talkers = self.join(8)
@@ -170,7 +172,8 @@ class Limits(ChatsrvCase):
             for peer in self.join(2):
                 peer.expect_closed()
 
-    @rule(CUT, "that it will say no more does not make a client a reader", options="-q -s 2")
+    @rule(CUT, "that it will say no more does not make a client a reader",
+          options="-q -s 2")
     def test_half_closed_stalled(self):
         """who has half-closed and takes no byte is disconnected like anybody else"""
         one, = self.join(1)
@@ -179,7 +182,8 @@ class Limits(ChatsrvCase):
         slow.half_close()
         self.expect_farewell(slow, b"took no byte for 2 s")
 
-    @rule(CUT, "look for laggards whenever the feed has grown by a chunk", options="-q -b 200000")
+    @rule(CUT, "look for laggards whenever the feed has grown by a chunk",
+          options="-q -b 200000")
     def test_overflow_at_once(self):
         """who lags more than -b is found soon: memory is bounded by it"""
         one, = self.join(1)
@@ -191,11 +195,12 @@ class Limits(ChatsrvCase):
             one.sync()
             said += len(texts) * 1012
             if said > 20 << 20:
-                self.server.fail("a client that does not read to be disconnected", "it is not")
+                self.server.fail("a client that does not read to be disconnected",
+                                 "it is not")
         got = len(slow.expect_closed())
         if said - got > 200000 + (256 << 10):
-            self.server.fail("a client disconnected when it lags by 200,000 bytes, and a chunk "
-                             "or two", f"it was {said - got} bytes behind")
+            self.server.fail("a client disconnected when it lags by 200,000 bytes, and a "
+                             "chunk or two", f"it was {said - got} bytes behind")
 
     @rule(OWN, "the client limit follows from RLIMIT_NOFILE", nofile=32)
     def test_descriptor_limit(self):
@@ -250,7 +255,7 @@ class Fairness(ChatsrvCase):
 
     @rule(OWN, "read a bounded piece from a client, then let the others have their turn")
     def test_flood(self):
-        """who has megabytes waiting to be read is not read to the end while others wait"""
+        """who has megabytes waiting is not read to the end while others wait"""
         flooder, quiet = self.join(2)
         texts = numbered(20000, 199)
         flood = b"".join(text + b"\n" for text in texts)
@@ -314,12 +319,13 @@ class Log(ChatsrvCase):
         one.send(b"\n\n")
         self.server.expect_log(b"message from %s: " % one.address, 2 + one.hellos)
 
-    @rule(OWN, "after the first line that is dropped, drop all others, until the log is read "
-               "again: so the log has one gap, and says where", read_log=False)
+    @rule(OWN, "after the first line that is dropped, drop all others, until the log is "
+               "read again: so the log has one gap, and says where", read_log=False)
     def test_full_log_gap(self):
         """what is missing in the log is in one piece, where the log says so"""
         one, = self.join(1)
-        texts = [b"%d." % number + b"x" * (1000 if number % 7 else 0) for number in range(2000)]
+        texts = [b"%d." % number + b"x" * (1000 if number % 7 else 0)
+                 for number in range(2000)]
         one.send(b"\n".join(texts) + b"\n")
         one.collect(texts[-1])
         self.join(1)                    # who comes now is not logged, either
@@ -419,7 +425,7 @@ class Process(ChatsrvCase):
 
     @rule(OWN, "wait up to a second for slow readers", options="-q -b 30000000")
     def test_sigterm_pending(self):
-        """who reads on after SIGTERM gets all, even if it is more than the kernel holds"""
+        """who reads on after SIGTERM gets all, even more than the kernel holds"""
         one, = self.join(1)
         late, = self.join(1, receive_buffer=4096)
         texts = numbered(12000, 1000)
@@ -433,13 +439,15 @@ class Process(ChatsrvCase):
         seconds = time.monotonic() - began
         self.server.expect_end(0)
         if len(late.inbox) < len(texts) and seconds < 1:
-            self.server.fail(f"{len(texts)} lines for a client that reads on, or a second's wait",
-                             f"{len(late.inbox)} lines, and the end after {seconds:.2f} s")
+            self.server.fail(
+                f"{len(texts)} lines for a client that reads on, or a second's wait",
+                f"{len(late.inbox)} lines, and the end after {seconds:.2f} s")
 
     @rule(OWN, "the second signal sets the time of the end to now")
     def test_second_signal(self):
         """a second signal ends the wait for a slow reader"""
-        for _ in range(8):      # this program may be held up; the server waits a second each time
+        # This program may be held up; the server waits a second each time.
+        for _ in range(8):
             with Server(options="", says=OWN) as server:
                 self.stall(server)
                 began = time.monotonic()
@@ -449,7 +457,8 @@ class Process(ChatsrvCase):
                 server.expect_end(0)
                 if time.monotonic() < began + 0.9:
                     return
-        self.server.fail("an end at once", "it came no sooner than a second after the first signal")
+        self.server.fail("an end at once",
+                         "it came no sooner than a second after the first signal")
 
     @rule(OWN, "close the listening sockets first of all")
     def test_stop_accepting(self):
@@ -465,7 +474,8 @@ class Process(ChatsrvCase):
                          "they are accepted until it has ended")
 
     def stall(self, server: Server) -> None:
-        """Puts a client into the server that does not read, with megabytes to be sent to it."""
+        """Puts a client into the server that does not read,
+        with megabytes to be sent to it."""
         one = server.connect()
         slow = server.connect(receive_buffer=4096)
         slow.sync()
@@ -474,7 +484,8 @@ class Process(ChatsrvCase):
 
     @staticmethod
     def await_refusal(server: Server) -> None:
-        """Waits until nobody can connect, which is the case at the latest when it has ended."""
+        """Waits until nobody can connect,
+        which is the case at the latest when it has ended."""
         while not server.has_ended():
             with socket.socket() as probe:
                 if probe.connect_ex((test.HOST, server.port)):
@@ -505,7 +516,8 @@ class Process(ChatsrvCase):
                 server.process.terminate()
                 if server.has_ended(within=DEADLINE) and time.monotonic() < began + 0.9:
                     return
-        self.server.fail("an end at once", "it came no sooner than a second after the signal")
+        self.server.fail("an end at once",
+                         "it came no sooner than a second after the signal")
 
     @rule(OWN, "getaddrinfo() with AI_PASSIVE and AI_NUMERICHOST", options="-l 127.0.0.1")
     def test_listen_address(self):
@@ -583,7 +595,8 @@ class Sockets(ChatsrvCase):
                 times.append(time.monotonic() - began)
             soonest = min(soonest, times[1])
         if soonest > 0.03:
-            self.server.fail("some short message to come at once", f"each took {soonest:.3f} s")
+            self.server.fail("some short message to come at once",
+                             f"each took {soonest:.3f} s")
 
 
 def skip_without_ipv6() -> None:

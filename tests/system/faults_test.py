@@ -3,8 +3,8 @@
 
     python3 tests/system/faults_test.py [CLASS[.TEST]]
 
-The servers, final/ and step 6, are built with tests/system/faults.c between them and the C
-library, and with AddressSanitizer and UndefinedBehaviorSanitizer.
+The servers, final/ and step 6, are built with tests/system/faults.c between them and the
+C library, and with AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Environment: CC and CFLAGS, to build with something else; FAULTS_SEED, to repeat a run.
 """
@@ -43,16 +43,17 @@ HARMLESS = ("recv:short:300 recv:EINTR:100 recv:EAGAIN:200 send:short:300 send:E
             "epoll_wait:short:300 read:EINTR:200 write:short:300 write:EINTR:100")
 
 # These end a connection, or prevent one.
-HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 recv:short:300 "
-           "send:short:300 accept:ECONNABORTED:100 accept:ENFILE:2 accept:EMFILE:2 "
-           "epoll_ctl:ENOMEM:4 epoll_ctl:ENOSPC:4 fcntl:EINVAL:20 calloc:ENOMEM:50")
+HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 "
+           "recv:short:300 send:short:300 accept:ECONNABORTED:100 accept:ENFILE:2 "
+           "accept:EMFILE:2 epoll_ctl:ENOMEM:4 epoll_ctl:ENOSPC:4 fcntl:EINVAL:20 "
+           "calloc:ENOMEM:50")
 
 # In chatsrv_test.py: somebody is refused.
 REFUSALS = ["Limits.test_client_limit", "Limits.test_descriptor_limit"]
 
 IP_BIND_ADDRESS_NO_PORT = 24            # in <linux/in.h>: connect(2) chooses the port
-LAST = 999999                           # the number of a visitor who comes after all others
-SPARED = "127.0.0.2"                    # the witness's address, whose connection has no faults
+LAST = 999999                           # number of a visitor who comes after all others
+SPARED = "127.0.0.2"                    # the witness's address, which has no faults
 TOTALS = {"faults": 0, "runs": 0}       # for the last line
 
 
@@ -65,7 +66,7 @@ def tearDownModule() -> None:
     print(f"{TOTALS['faults']} faults in {TOTALS['runs']} runs of a server", flush=True)
 
 
-# ---- The servers -------------------------------------------------------------------------------
+# ---- The servers -----------------------------------------------------------------------
 
 BUILT = tempfile.TemporaryDirectory()
 
@@ -77,7 +78,8 @@ def build(name: str, folder: str, sources: List[str]) -> str:
         faults = ROOT / "tests" / "system" / "faults.c"
         wraps = sorted(set(re.findall(r"__wrap_(\w+)\(", faults.read_text())))
         subprocess.run([*CC, "-std=c11", "-D_DEFAULT_SOURCE", *CFLAGS, "-o", str(program),
-                        str(faults), *sources, "-Wl," + ",".join("--wrap=" + w for w in wraps)],
+                        str(faults), *sources,
+                        "-Wl," + ",".join("--wrap=" + w for w in wraps)],
                        cwd=ROOT / folder, check=True)
     return str(program)
 
@@ -97,7 +99,8 @@ class Counts(NamedTuple):
 
 @contextlib.contextmanager
 def environment(**variables: str) -> Iterator[pathlib.Path]:
-    """Sets variables for the servers that are started meanwhile; yields the file of counts."""
+    """Sets variables for the servers that are started meanwhile;
+    yields the file of counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "counts")
         variables.update(FAULTS_COUNTS=str(path))
@@ -116,19 +119,21 @@ def counts(path: pathlib.Path) -> Counts:
     return Counts(*array.array("Q", path.read_bytes()))
 
 
-# ---- Clients, which may be cut off at any moment -----------------------------------------------
+# ---- Clients, which may be cut off at any moment ---------------------------------------
 
 class Client:
     """A connection and the whole lines that came on it."""
 
-    def __init__(self, port: int, source: str = "127.0.0.1", receive_buffer: int = 0) -> None:
+    def __init__(self, port: int, source: str = "127.0.0.1",
+                 receive_buffer: int = 0) -> None:
         self.data = b""
         self.ended = False
         self.sock = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(DEADLINE)
-        # No port yet: one that is free for any peer may be hard to find among many connections.
+        # No port yet: one that is free for any peer may be hard to find among many
+        # connections.
         self.sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         self.sock.bind((source, 0))
         self.sock.connect(("127.0.0.1", port))
@@ -167,7 +172,8 @@ class Client:
 
     def leave(self, reset: bool = False) -> None:
         if reset:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                 struct.pack("ii", 1, 0))
         self.sock.close()
 
     def lines(self) -> List[bytes]:
@@ -195,10 +201,11 @@ def is_piece(lines: List[bytes], whole: List[bytes]) -> bool:
     return whole[begin:begin + len(lines)] == lines
 
 
-# ---- The tests ---------------------------------------------------------------------------------
+# ---- The tests -------------------------------------------------------------------------
 
 class Harmless(unittest.TestCase):
-    """Short reads and writes, interruptions, false alarms: all the other tests still pass."""
+    """Short reads and writes, interruptions, false alarms:
+    all the other tests still pass."""
 
     def run_tests(self, *command: str, faults: str = HARMLESS) -> None:
         with environment(FAULTS=faults, FAULTS_SEED=str(SEED)), subprocess.Popen(
@@ -217,23 +224,26 @@ class Harmless(unittest.TestCase):
         names = [test.id().split(".", 1)[1]
                  for case in unittest.defaultTestLoader.loadTestsFromModule(chatsrv_test)
                  for test in case]
-        self.run_tests("system/chatsrv_test.py", "--server", final() + " {options} {port}",
+        self.run_tests("system/chatsrv_test.py",
+                       "--server", final() + " {options} {port}",
                        *(name for name in names if name not in REFUSALS))
 
     def test_final_refusals(self):
         """A refusal is a single send, which in real life always finds room."""
-        self.run_tests("system/chatsrv_test.py", "--server", final() + " {options} {port}",
+        self.run_tests("system/chatsrv_test.py",
+                       "--server", final() + " {options} {port}",
                        *REFUSALS, faults=re.sub(r"send:\S+", "", HARMLESS))
 
     def test_step6(self):
         self.run_tests("test.py", "--server", step6() + " {port}")
 
     def test_final_model(self):
-        self.run_tests("system/model_test.py", "--server", final() + " {port}", "--seed", str(SEED))
+        self.run_tests("system/model_test.py", "--server", final() + " {port}",
+                       "--seed", str(SEED))
 
     def test_step6_model(self):
-        self.run_tests("system/model_test.py", "--server", step6() + " {port}", "--seed", str(SEED),
-                       "--drop-tail")
+        self.run_tests("system/model_test.py", "--server", step6() + " {port}",
+                       "--seed", str(SEED), "--drop-tail")
 
 
 class Harmful(unittest.TestCase):
@@ -248,7 +258,7 @@ class Harmful(unittest.TestCase):
         crowd: List[Client] = []
         gone: List[Client] = []
         end = time.monotonic() + 12 * DEADLINE
-        for visit in itertools.count():     # more of them where accepting had to pause often
+        for visit in itertools.count():     # more where accepting had to pause often
             if visit >= self.VISITS and witness.data.count(b"\n") > self.VISITS + 1:
                 break
             self.assertLess(time.monotonic(), end, "the chat does not go on")
@@ -269,15 +279,18 @@ class Harmful(unittest.TestCase):
         for client in crowd:
             client.half_close()
             while not client.ended:
-                self.assertTrue(client.receive(4 * DEADLINE), "the server keeps a connection")
+                self.assertTrue(client.receive(4 * DEADLINE),
+                                "the server keeps a connection")
             client.leave()
         return witness, gone + crowd
 
     def check(self, witness: Client, visitors: List[Client]) -> None:
         whole = witness.lines()
         spoken: Dict[bytes, int] = {}
-        for line in whole:              # each one's messages in order, none missing before the last
-            name, number = re.search(rb"(visitor \d+), message (\d+), \.*$", line).groups()
+        # Each one's messages in order, none missing before the last:
+        for line in whole:
+            name, number = re.search(rb"(visitor \d+), message (\d+), \.*$",
+                                     line).groups()
             self.assertEqual(int(number), spoken.get(name, 0) + 1, line)
             spoken[name] = int(number)
         self.assertEqual(len(set(whole)), len(whole))
@@ -318,7 +331,8 @@ class Harmful(unittest.TestCase):
             server.expect_clean_stderr()
 
     def test_step6(self):
-        """Without malloc: a step has a buffer for each client, so the witness's may fail."""
+        """Without malloc: a step has a buffer for each client,
+        so the witness's may fail."""
         with environment(FAULTS=HARMFUL, FAULTS_SEED=str(SEED),
                          FAULTS_SPARE=SPARED), Server(step6() + " {port}") as server:
             server.connect().reset()    # waits until it listens
@@ -330,9 +344,12 @@ class Torture(unittest.TestCase):
     """A short life of a server, again and again: each call that it makes fails once."""
     PARTS = b"a line in " + b"two parts" * 100, b" that goes on" * 10 + b" to its end"
     TAIL = b"the end has no newline"
-    BULK = [b"%03d " % number + b"=" * 1000 for number in range(70)]  # more than a feed's chunk
-    MESSAGES = {*(b"%s %d" % (name, number) for name in (b"one", b"two") for number in range(3)),
-                b"meanwhile", b"".join(PARTS)[:1024], b"".join(PARTS)[1024:], TAIL, b"alone", *BULK}
+    BULK = [b"%03d " % number + b"=" * 1000     # more than a feed's chunk
+            for number in range(70)]
+    MESSAGES = {*(b"%s %d" % (name, number)
+                  for name in (b"one", b"two") for number in range(3)),
+                b"meanwhile", b"".join(PARTS)[:1024], b"".join(PARTS)[1024:], TAIL,
+                b"alone", *BULK}
 
     def scene(self, port: int, bulk: List[bytes]) -> List[Client]:
         """Greetings, messages, all kinds of ends. Any one connection may break."""
@@ -355,7 +372,8 @@ class Torture(unittest.TestCase):
         last.send(self.TAIL)
         last.half_close()
         while not last.ended:
-            self.assertTrue(last.receive(4 * DEADLINE), "a half-closed connection stays open")
+            self.assertTrue(last.receive(4 * DEADLINE),
+                            "a half-closed connection stays open")
         one.leave(reset=True)
         two.send(b"alone\n")
         two.expect(b"alone\n")
@@ -388,8 +406,8 @@ class Torture(unittest.TestCase):
 
     def check_start(self, server: Server) -> bool:
         """Does it serve? If not, it has said why, in one line."""
-        support.wait_until(lambda: server.has_ended() or server.log.count(b"listening on"),
-                           "a start")
+        support.wait_until(
+            lambda: server.has_ended() or server.log.count(b"listening on"), "a start")
         if not server.has_ended(within=0 if server.log.count(b"listening on") else 1):
             return True
         server.expect_end(1)
@@ -399,8 +417,12 @@ class Torture(unittest.TestCase):
         return False
 
     def life(self, command: str, tail: bytes, call: int) -> Tuple[bool, Counts]:
-        """Starts the server, lets one call fail, and ends it. Returns whether it served."""
-        with environment(FAULTS="send:short:700", FAULTS_SEED="1", FAULTS_FAIL=str(call)) as path:
+        """Starts the server, lets one call fail, and ends it.
+
+        Returns whether it served.
+        """
+        with environment(FAULTS="send:short:700", FAULTS_SEED="1",
+                         FAULTS_FAIL=str(call)) as path:
             with Server(command) as server:
                 served = self.check_start(server)
                 if served:
@@ -438,8 +460,9 @@ class Torture(unittest.TestCase):
                 unserved += not served
                 self.assertGreater(done.calls, 0)
                 total = done.calls if served and done.calls < call else None
-        print(f"{pathlib.Path(command.split()[0]).name}: {call - 1} calls failed in turn, "
-              f"{unserved} of them at the start", flush=True)
+        print(f"{pathlib.Path(command.split()[0]).name}: "
+              f"{call - 1} calls failed in turn, {unserved} of them at the start",
+              flush=True)
         self.assertGreater(call, 100)
         self.assertGreater(unserved, 3)
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Floods and churn, and beside them two honest clients, who must lose nothing (Linux).
 
-    CHATSRV_TEST_SERVER='CMD {options} {port}' python3 tests/system/floods_test.py [CLASS[.TEST]]
+    CHATSRV_TEST_SERVER='CMD {options} {port}' python3 tests/system/floods_test.py
+                                                       [CLASS[.TEST]]
 
-Floods is best run on a server built with AddressSanitizer. Bounds measures memory and processor
-time, so it needs one built without.
+Floods is best run on a server built with AddressSanitizer. Bounds measures memory and
+processor time, so it needs one built without.
 
-Environment: FLOOD_VISITS, FLOOD_MB and FLOOD_STALLED change how many come and go (5000), how long
-the endless line is (200 MB), and how many never read (200; their sockets fill 4 MB each of the
-kernel's memory).
+Environment: FLOOD_VISITS, FLOOD_MB and FLOOD_STALLED change how many come and go (5000),
+how long the endless line is (200 MB), and how many never read (200; their sockets fill
+4 MB each of the kernel's memory).
 """
 import contextlib
 import os
@@ -34,7 +35,7 @@ VISITS = int(os.environ.get("FLOOD_VISITS") or 5000)
 ENDLESS = int(os.environ.get("FLOOD_MB") or 200) << 20
 STALLED = int(os.environ.get("FLOOD_STALLED") or 200)
 LAG_MAX = 16 << 20                      # final's default for -b
-WAVE = 250                              # visitors at a time, far below the descriptor limit
+WAVE = 250                              # visitors at once, far below the descriptor limit
 SEED = 1
 
 
@@ -81,7 +82,8 @@ class Pair(threading.Thread):
         data = self.rests[listener] + data
         for who, number in re.findall(rb"\[pair ([01]) says (\d+)\]\n", data):
             last = self.heard[listener]
-            assert int(number) == last[int(who)] + 1, f"{number} came after {last[int(who)]}"
+            assert int(number) == last[int(who)] + 1, \
+                f"{number} came after {last[int(who)]}"
             last[int(who)] += 1
         self.rests[listener] = data[max(data.rfind(b"\n") + 1, len(data) - 64):]
 
@@ -89,7 +91,10 @@ class Pair(threading.Thread):
 class FloodCase(unittest.TestCase):
     @contextlib.contextmanager
     def serve(self, options: str = "", nofile: int = 0) -> Iterator[Server]:
-        """A server that must be alive at the end, and end cleanly. Its log is in self.log."""
+        """A server that must be alive at the end, and end cleanly.
+
+        Its log is in self.log.
+        """
         with tempfile.TemporaryDirectory() as folder:
             self.log = Log(folder)
             with Server(self.log.command(test.COMMAND), options, nofile=nofile) as server:
@@ -169,7 +174,8 @@ class Floods(FloodCase):
 
     @staticmethod
     def misbehave(peer: Peer, chance: random.Random) -> None:
-        garbage = bytes(chance.choices(b"\n\n\0\x1b\xff\xc3a b", k=chance.randrange(3000)))
+        garbage = bytes(chance.choices(b"\n\n\0\x1b\xff\xc3a b",
+                                       k=chance.randrange(3000)))
         with contextlib.suppress(OSError):
             peer.sock.setblocking(False)
             peer.sock.send(garbage)
@@ -181,15 +187,17 @@ class Floods(FloodCase):
     @staticmethod
     def vanish(peer: Peer, chance: random.Random) -> None:
         if chance.random() < 0.5:
-            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                 struct.pack("ii", 1, 0))
         peer.sock.close()
 
     def test_endless_line(self):
-        """a line that never ends is cut and goes through, or its sender is disconnected"""
+        """an endless line is cut and goes through, or its sender is disconnected"""
         for reads in (True, False):
             with self.subTest(reads=reads), self.serve() as server, \
                     self.pair(server) as pair:
-                self.pour(server.connect().sock, ENDLESS if reads else ENDLESS // 4, reads)
+                self.pour(server.connect().sock, ENDLESS if reads else ENDLESS // 4,
+                          reads)
                 self.assertGreater(pair.said, 2)
 
     def pour(self, sock: socket.socket, amount: int, reads: bool) -> None:
@@ -242,7 +250,7 @@ class Floods(FloodCase):
                 left = [reader for reader in left if not reader.read()]
 
     def test_beyond_the_limit(self):
-        """hundreds too many are told so, one by one; places that become free are given away"""
+        """hundreds too many are told so, one by one; free places are given away"""
         with self.serve("-c 20") as server, self.pair(server):
             inside = [server.connect() for _ in range(18)]
             for peer in inside:
@@ -261,7 +269,7 @@ class Floods(FloodCase):
 
 class Bounds(FloodCase):
     def test_memory(self):
-        """many never read while 64 MB go to one who does: all together they cost one backlog"""
+        """many never read, 64 MB go to one who does: together they cost one backlog"""
         with self.serve() as server:
             stalled = [server.connect(receive_buffer=2048) for _ in range(STALLED)]
             if server.is_sanitized():
@@ -271,9 +279,11 @@ class Bounds(FloodCase):
             healthy.inbox.clear()       # the greeting
             for _ in range(64):
                 self.through(healthy, 1 << 20)
-            self.log.expect(server, b"(lagged more than %d bytes)" % LAG_MAX, len(stalled))
+            self.log.expect(server, b"(lagged more than %d bytes)" % LAG_MAX,
+                            len(stalled))
             most = server.memory("VmHWM")
-            print(f"\n{STALLED} stalled clients: at most {most >> 10} KiB resident", flush=True)
+            print(f"\n{STALLED} stalled clients: at most {most >> 10} KiB resident",
+                  flush=True)
             self.assertLess(most, LAG_MAX + (8 << 20))
 
     def through(self, peer: Peer, size: int) -> None:
@@ -294,7 +304,7 @@ class Bounds(FloodCase):
             self.assertLess(server.memory("VmHWM"), LAG_MAX + (8 << 20))
 
     def test_crowd(self):
-        """250 floods in one wake-up: what they bring is sent on before all of it is read"""
+        """250 floods in one wake-up: what they bring is sent on before all is read"""
         with self.serve("-b 1000000") as server:
             if server.connect() and server.is_sanitized():
                 self.skipTest("built with a sanitizer, whose memory grows anyway")
@@ -303,14 +313,14 @@ class Bounds(FloodCase):
                 peer.sync()
             with server.paused():
                 for peer in crowd:
-                    peer.send(b"\n" * (1 << 14))       # twelve times as much, with the prefix
+                    peer.send(b"\n" * (1 << 14))    # twelve times that, with the prefix
             self.log.expect(server, b"(lagged more than", 200)
             most = server.memory("VmHWM")
             print(f"\n250 floods: at most {most >> 10} KiB resident", flush=True)
             self.assertLess(most, 16 << 20)
 
     def test_few_descriptors(self):
-        """with few descriptors, each of 200 newcomers is served or refused; nothing spins"""
+        """few descriptors: each of 200 newcomers is served or refused; nothing spins"""
         with self.serve(nofile=64) as server:
             crowd = [server.connect() for _ in range(200)]
             told = [peer.read(1, "a first byte") + peer.rest for peer in crowd]
@@ -331,7 +341,8 @@ class Bounds(FloodCase):
 
 
 def setUpModule() -> None:
-    """Two descriptors per connection: one here, one in the server, which inherits the limit."""
+    """Two descriptors per connection: one here, one in the server,
+    which inherits the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

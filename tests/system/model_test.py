@@ -1,21 +1,24 @@
 #!/usr/bin/env python3
 """Plays a random chat and checks every byte of it against a model of the protocol.
 
-    python3 tests/system/model_test.py [--server 'CMD {port}'] [--seed N] [--rounds N] [--drop-tail]
+    python3 tests/system/model_test.py [--server 'CMD {port}'] [--seed N] [--rounds N]
+                                       [--drop-tail]
 
-The seed is printed; the same one plays the same script again. --drop-tail is for servers that
-drop an unterminated last line and close at end of file, as the steps do.
+The seed is printed; the same one plays the same script again. --drop-tail is for servers
+that drop an unterminated last line and close at end of file, as the steps do.
 
-The model. One client, the witness, is there from the first message to the last and reads all:
-what it gets is the chat. A script of rounds makes the others connect, send lines in pieces of any
-size, stop reading, read again, half-close, reset and leave, all at the same time. After each
-round (the witness says a last word, and everybody reads up to it):
+The model. One client, the witness, is there from the first message to the last and reads
+all: what it gets is the chat. A script of rounds makes the others connect, send lines in
+pieces of any size, stop reading, read again, half-close, reset and leave, all at the same
+time. After each round (the witness says a last word, and everybody reads up to it):
 
-  - the chat of this round is an interleaving of what its senders sent: each one's messages whole,
-    in order, none missing, none invented, cut at 1024 bytes. Who resets may lose the last ones;
-    who leaves in order, with nothing left to be acknowledged, may lose an unterminated one;
-  - what another client got is one piece of the chat, byte for byte. It begins where the client
-    connected and goes on to the end; for who half-closed, at least to its own last message.
+  - the chat of this round is an interleaving of what its senders sent: each one's
+    messages whole, in order, none missing, none invented, cut at 1024 bytes. Who resets
+    may lose the last ones; who leaves in order, with nothing left to be acknowledged, may
+    lose an unterminated one;
+  - what another client got is one piece of the chat, byte for byte. It begins where the
+    client connected and goes on to the end; for who half-closed, at least to its own last
+    message.
 """
 import argparse
 import collections
@@ -38,7 +41,7 @@ from test import DEADLINE, LINUX, MESSAGE_MAX, TERMINATED, Peer, Server, Verdict
 
 CLIENTS_MAX = 12
 ALL = 1 << 30
-STALL_MAX = 12 << 20                    # bytes: less than a server may hold back for a client
+STALL_MAX = 12 << 20            # bytes: less than a server may hold back for a client
 SIZES = [0, 0, 1, 2, 10, 60, 300, 1022, 1023, 1024, 1025, 2047, 2048, 2049, 5000]
 ALPHABETS = [b"abcdefgh ", bytes(set(range(256)) - {10}), b"\0", b"\r\x1b[2J",
              "щ😀e\u0301".encode()]
@@ -62,7 +65,8 @@ class Splitter:
 
     @staticmethod
     def pieces(line: bytes) -> List[bytes]:
-        return [line[at:at + MESSAGE_MAX] for at in range(0, max(1, len(line)), MESSAGE_MAX)]
+        return [line[at:at + MESSAGE_MAX]
+                for at in range(0, max(1, len(line)), MESSAGE_MAX)]
 
 
 class Client:
@@ -97,7 +101,7 @@ class Client:
 
     def will_end(self, by: str) -> None:
         tail = self.splitter.tail()
-        if by == "leave":               # unread bytes make it a reset, which is no end of file
+        if by == "leave":   # unread bytes make it a reset, which is no end of file
             self.may_lose = max(self.may_lose, len(tail))
         self.due += [self.prefix + text + b"\n" for text in tail]
 
@@ -106,12 +110,13 @@ Action = Tuple[str, Client, bytes]      # connect, send, half-close, reset, leav
 
 
 class Log:
-    """The server's log in a file, since a server drops lines that nobody reads in time."""
+    """The server's log in a file, since a server drops lines
+    that nobody reads in time."""
 
     def __init__(self, folder: str) -> None:
         self.path = pathlib.Path(folder, "log")
         self.path.touch()
-        self.seen: Dict[bytes, Tuple[int, int]] = {}    # of a text: lines, in so many bytes
+        self.seen: Dict[bytes, Tuple[int, int]] = {}  # of a text: lines, in so many bytes
 
     def command(self, server: str) -> str:
         """The server's command, its log redirected."""
@@ -144,7 +149,7 @@ class Play:
         self.random = random.Random(seed)
         self.chat = bytearray()
         self.clients: List[Client] = []
-        self.ends = 0                   # connections that the log must report as terminated
+        self.ends = 0                   # connections the log must report as terminated
         self.messages = 0
         self.witness = self.connect()
         self.await_greeting(self.witness)
@@ -157,8 +162,9 @@ class Play:
         end = time.monotonic() + 4 * DEADLINE
         with selectors.DefaultSelector() as selector:
             for client in self.clients:
-                events = (0 if client.stalled or client.ended else selectors.EVENT_READ) | (
-                    selectors.EVENT_WRITE if client is writing else 0)
+                events = (
+                    (0 if client.stalled or client.ended else selectors.EVENT_READ)
+                    | (selectors.EVENT_WRITE if client is writing else 0))
                 if events:
                     selector.register(client.sock, events, client)
             while not arrived():
@@ -187,7 +193,8 @@ class Play:
         client.greeted = True
 
     def introduce(self, client: Client) -> None:
-        """While nobody else speaks: learns the client's place in the chat, and its prefix."""
+        """While nobody else speaks: learns the client's place in the chat,
+        and its prefix."""
         word = self.word()
         begin = len(self.chat)
         if client.place is None:
@@ -271,15 +278,18 @@ class Play:
         rest = rest[:MESSAGE_MAX]       # so that it stays incomplete
         data = self.text(bulk) + word + b"\n" + rest
         client.will_send(data)
-        actions = collections.deque(("send", client, piece) for piece in self.pieces(data))
+        actions = collections.deque(
+            ("send", client, piece) for piece in self.pieces(data))
         if end:
-            client.may_lose = 0 if end == "half-close" or end == "leave" and LINUX else ALL
+            client.may_lose = (0 if end == "half-close" or end == "leave" and LINUX
+                               else ALL)
             if not self.drop_tail:
                 client.will_end(end)
             actions.append((end, client, b""))
         return actions, b"" if client.may_lose == ALL else word
 
-    def script(self, actors: List[Client], newcomers: int) -> Tuple[List[Action], Set[bytes]]:
+    def script(self, actors: List[Client],
+               newcomers: int) -> Tuple[List[Action], Set[bytes]]:
         bulk = self.random.random() < 0.1
         parts, words = [], set()
         for actor in actors:
@@ -299,7 +309,8 @@ class Play:
     # -- a round
 
     def cast(self) -> List[Client]:
-        """Quiet newcomers come, some stop reading or read again; returns who is to act."""
+        """Quiet newcomers come, some stop reading or read again;
+        returns who is to act."""
         for _ in range(self.random.choice([0, 0, 1, 2])):
             if len(self.clients) < CLIENTS_MAX:
                 client = self.connect(self.random.choice([0, 4096]))
@@ -327,7 +338,8 @@ class Play:
                 self.introduce(client)
 
     def settle(self, words: Set[bytes]) -> None:
-        """Waits until everything done so far has had its effect, and everybody has heard of it."""
+        """Waits until everything done so far has had its effect,
+        and everybody has heard of it."""
         self.pump("the last message of each sender, at the witness",
                   lambda: all(word in self.witness.got for word in words))
         for client in self.clients:
@@ -346,7 +358,8 @@ class Play:
         self.send(self.witness, word + b"\n")
         end = word + b"\n"
         self.pump("the witness's last word, at everybody who reads", lambda: all(
-            client.got.endswith(end) or client.stalled or client.half_closed or client.ended
+            client.got.endswith(end)
+            or client.stalled or client.half_closed or client.ended
             for client in self.clients))
 
     # -- the verdict on a round
@@ -364,7 +377,10 @@ class Play:
             client.due = []
 
     def check_order(self, section: bytes, senders: List[Client]) -> None:
-        """Can the lines be dealt out to the senders? Equal lines leave several ways open."""
+        """Can the lines be dealt out to the senders?
+
+        Equal lines leave several ways open.
+        """
         states = {(0,) * len(senders)}  # how many lines of each sender
         lines = [line + b"\n" for line in section.split(b"\n")[:-1]]
         self.messages += len(lines)
@@ -400,7 +416,8 @@ class Play:
         client.place += len(client.got)
         if client.half_closed:
             self.check_end(client)
-            self.server.peers = [peer for peer in self.server.peers if peer.sock != client.sock]
+            self.server.peers = [peer for peer in self.server.peers
+                                 if peer.sock != client.sock]
             client.sock.close()
             self.clients.remove(client)
         elif client.ended:
@@ -417,8 +434,9 @@ class Play:
         got = bytes(self.chat[:client.place])
         missed = self.chat[client.place:]
         if last in missed and last not in got or not got.endswith(b"\n"):
-            self.server.fail(f"all up to its own {shown(last)} for a client that half-closed",
-                             f"an end behind {shown(got[-60:])}")
+            self.server.fail(
+                f"all up to its own {shown(last)} for a client that half-closed",
+                f"an end behind {shown(got[-60:])}")
 
     def finish(self) -> None:
         """Everybody reads to the end, and leaves."""
@@ -430,9 +448,11 @@ class Play:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Plays a random chat and checks all of it.")
+    parser = argparse.ArgumentParser(
+        description="Plays a random chat and checks all of it.")
     parser.add_argument("--server", default=test.COMMAND, help="its command, with {port}")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--seed", type=int,
+                        default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--rounds", type=int, default=80)
     parser.add_argument("--drop-tail", action="store_true")
     args = parser.parse_args()

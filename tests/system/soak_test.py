@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
 """A long chat under bad conditions, every byte of which is checked (Linux).
 
-    python3 tests/system/soak_test.py [--server 'CMD {options} {port}'] [--minutes 10] [--seed N]
+    python3 tests/system/soak_test.py [--server 'CMD {options} {port}'] [--minutes 10]
+                                      [--seed N]
 
-Three hundred clients come, talk, stall, trickle, half-close, reset and leave at random. The
-server's limits are small, its log is read slowly at times, and now and then it is stopped for a
-while (SIGSTOP, SIGCONT). Four witnesses are there from the first message to the last. Then:
+Three hundred clients come, talk, stall, trickle, half-close, reset and leave at random.
+The server's limits are small, its log is read slowly at times, and now and then it is
+stopped for a while (SIGSTOP, SIGCONT). Four witnesses are there from the first message to
+the last. Then:
 
-  - all witnesses have the same stream. It holds each client's lines in order, none of them torn,
-    invented or twice; none is missing of a client that left in order: one that half-closed first,
-    or whose kernel had nothing left to send when it closed;
-  - what any other client got is one piece of that stream; who half-closes gets all up to its own
-    last line;
-  - nobody is called idle who has just spoken, or stalled who reads, whether or not the server
-    was stopped meanwhile;
+  - all witnesses have the same stream. It holds each client's lines in order, none of
+    them torn, invented or twice; none is missing of a client that left in order: one that
+    half-closed first, or whose kernel had nothing left to send when it closed;
+  - what any other client got is one piece of that stream; who half-closes gets all up to
+    its own last line;
+  - nobody is called idle who has just spoken, or stalled who reads, whether or not the
+    server was stopped meanwhile;
   - the log has one end for each connection accepted, and says how many lines it lacks;
   - memory and descriptors are back where they were, and the server ends with status 0.
 
-Each client has an address of its own (127.x.y.z), by which its lines are known. The seed, which is
-printed, makes the clients' choices the same again, but not the order of events.
+Each client has an address of its own (127.x.y.z), by which its lines are known. The seed,
+which is printed, makes the clients' choices the same again, but not the order of events.
 """
 import argparse
 import collections
@@ -47,10 +49,11 @@ CLIENTS = 300
 WITNESSES = 4
 IDLE, STALL, LAG, PLACES = 6, 3, 500_000, 290   # the server's -t, -s, -b and -c
 OPTIONS = f"-t {IDLE} -s {STALL} -b {LAG} -c {PLACES}"
-IN_FLIGHT = 100_000     # bytes said and not yet seen by the witness; more than fit a socket's
-                        # buffer might get a client cut off that reads
+IN_FLIGHT = 100_000     # bytes said and not yet seen by the witness; more than fit a
+                        # socket's buffer might get a client cut off that reads
 EACH = 40_000           # ... and how many of them may be one client's
-PATIENCE = 5            # seconds: how much later than it wants to a client ends at the latest
+PATIENCE = 5            # seconds: how much later than it wants to
+                        # a client ends at the latest
 CHAT_KEPT = 32 << 20    # bytes of the chat that are kept, for the slowest reader
 GROWTH = 3 << 20        # bytes by which the server's memory may have grown at the end
 GREETING = b"Welcome to the chat!\n"
@@ -84,11 +87,12 @@ class Client:
         self.talks = chance.choice([0, 0.1, 0.5, 1, 1])     # how probable it is in a turn
         self.piece = chance.choice([1, 100, 1 << 16])       # how much of it at a time
         self.end_by = chance.choice(["half-close", "leave", "leave", "reset"])
-        self.end_at = time.monotonic() + chance.choice([0, 0.5, 2, 5, 12]) * chance.random()
+        self.end_at = (time.monotonic()
+                       + chance.choice([0, 0.5, 2, 5, 12]) * chance.random())
         self.splitter = Splitter()
         self.to_send = b""              # not yet given to the kernel
         self.hello = b"<%s>\n" % self.name
-        self.due: Deque[bytes] = collections.deque()        # lines that the witness must see
+        self.due: Deque[bytes] = collections.deque()    # lines that the witness must see
         self.due_len = 0                # bytes of these
         self.sent_in_pause = False      # while the server was stopped, the last time
         self.half_closed = self.closed = self.ended = self.over = self.refused = False
@@ -114,7 +118,7 @@ class Client:
     def line(self) -> bytes:
         size = self.chance.choice(SIZES)
         line = bytes(self.chance.choices(b"abcdef \0\xff\x1b", k=size))
-        return line + b"\n" * (self.chance.random() < 0.95)     # else it will be glued to the next
+        return line + b"\n" * (self.chance.random() < 0.95)     # else glued to the next
 
     def queue(self, data: bytes) -> None:
         self.to_send += data
@@ -144,11 +148,15 @@ class Client:
     # -- ends
 
     def finish(self) -> bool:
-        """Ends in its manner, if all is sent that it has begun. Returns whether it is over."""
+        """Ends in its manner, if all is sent that it has begun.
+
+        Returns whether it is over.
+        """
         if time.monotonic() > self.end_at + PATIENCE:
-            return True                 # it has been cut off, perhaps, and has not noticed
+            return True             # it has been cut off, perhaps, and has not noticed
         if self.end_by == "reset":
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                 struct.pack("ii", 1, 0))
         elif self.to_send or not self.is_connected():
             return False
         elif self.end_by == "half-close":
@@ -209,14 +217,14 @@ class Soak:
         self.numbers = 0
         self.chat = bytearray()         # as the first witness got it
         self.chat_base = 0              # how much of its beginning has been forgotten
-        self.unsplit = 0                # where in the chat the line begins that is not whole
+        self.unsplit = 0                # where the chat's unfinished line begins
         self.by_address: Dict[bytes, Client] = {}   # who may still be heard of
         self.by_name: Dict[bytes, Client] = {}      # who may still be in the log
         self.log_rest = b""
         self.logged: Counter[bytes] = collections.Counter()
         self.reasons: Counter[bytes] = collections.Counter()
         self.messages = self.visits = 0
-        self.accepted: Dict[bytes, bool] = {}       # connections in the log that have not ended
+        self.accepted: Dict[bytes, bool] = {}   # connections logged that have not ended
         self.orphans = 0                # ends in the log without a beginning
         self.log_again = 0.0            # when the log is read again
         self.stop_at = self.continue_at = 0.0       # the server's next pause, and its end
@@ -226,7 +234,7 @@ class Soak:
         self.witnesses = [self.add(Witness(self.next_number(), self.port))
                           for _ in range(WITNESSES)]
         self.clients: List[Client] = []
-        self.ahead: List[Client] = []   # that have ended, and got more than the witness has yet
+        self.ahead: List[Client] = []   # ended, and got more than the witness has yet
         self.await_("greetings", lambda: all(w.greeted for w in self.witnesses))
 
     def next_number(self) -> int:
@@ -300,7 +308,8 @@ class Soak:
         self.check_stream(witness)
 
     def check_piece(self, client: Client) -> None:
-        """What a client got is compared from where it is known to stand: behind its hello."""
+        """What a client got is compared from where it is known to stand:
+        behind its hello."""
         if client.refused:
             if client.got:
                 raise Wrong(f"{shown(client.got)} behind {FULL!r}")
@@ -329,8 +338,9 @@ class Soak:
         want = self.chat_at(client.place, size)
         if client.got[:size] != want:
             at = next(i for i, (a, b) in enumerate(zip(client.got, want)) if a != b)
-            raise Wrong(f"{client.address} got {shown(client.got[at:])} at {client.place + at}, "
-                        f"where the first witness got {shown(want[at:])}")
+            raise Wrong(f"{client.address} got {shown(client.got[at:])} "
+                        f"at {client.place + at}, where the first witness got "
+                        f"{shown(want[at:])}")
         client.place += size
         del client.got[:size]
 
@@ -352,8 +362,9 @@ class Soak:
             raise Wrong(f"a line of nobody: {shown(line)}")
         due = [*itertools.islice(client.due, 1), *client.tail][:1]
         if due != [text] and not (due and client.may_tear() and due[0].startswith(text)):
-            raise Wrong(f"{shown(line)} came where {shown(due[0]) if due else 'nothing'} was due; "
-                        f"closed by {client.end_by if client.closed else 'nobody'}")
+            raise Wrong(f"{shown(line)} came where "
+                        f"{shown(due[0]) if due else 'nothing'} was due; closed by "
+                        f"{client.end_by if client.closed else 'nobody'}")
         if not client.due or due != [text]:     # a last line without a newline
             client.due.clear()
             client.tail = []
@@ -412,15 +423,18 @@ class Soak:
         room = IN_FLIGHT - sum(client.in_flight() for client in self.clients)
         while len(self.clients) < CLIENTS and self.random.random() < 0.9:
             self.visits += 1
-            self.clients.append(self.add(Client(self.next_number(), self.port, self.random)))
+            self.clients.append(
+                self.add(Client(self.next_number(), self.port, self.random)))
         for client in self.random.sample(self.clients, min(80, len(self.clients))):
-            if client.ended or client.over or self.turned >= client.end_at and client.finish():
+            if client.ended or client.over \
+                    or self.turned >= client.end_at and client.finish():
                 self.remove(client)
                 continue
             if client.half_closed or client.refused:
                 continue
             if not client.to_send and client.in_flight() < EACH \
-                    and self.turned < client.end_at and self.random.random() < client.talks:
+                    and self.turned < client.end_at \
+                    and self.random.random() < client.talks:
                 client.say()
             if client.to_send and room > 0:
                 before = client.in_flight()
@@ -429,7 +443,7 @@ class Soak:
 
     def remove(self, client: Client) -> None:
         """The connection is over; what it said may still come."""
-        with contextlib.suppress(KeyError):     # it has not been reading, or was told the end
+        with contextlib.suppress(KeyError):     # it did not read, or was told the end
             self.selector.unregister(client.sock)
         client.sock.close()
         client.closed = True
@@ -458,7 +472,8 @@ class Soak:
             for client in self.clients:
                 client.sent_in_pause = False
             self.server.process.send_signal(signal.SIGSTOP)
-            self.continue_at = now + self.random.choice([0.05, 0.3, 1, STALL + 1, IDLE + 1])
+            self.continue_at = now + self.random.choice(
+                [0.05, 0.3, 1, STALL + 1, IDLE + 1])
         if now >= self.log_again and self.random.random() < 0.001:
             self.log_again = now + self.random.choice([0.3, 1, 3])
 
@@ -527,13 +542,15 @@ class Soak:
         """Did all that it said come through? And had it all that it was to have?"""
         heard_out = ORDERLY.fullmatch(client.reason)    # not cut off, as far as is known
         if client.promised and client.due and heard_out:
-            raise Wrong(f"{client.address} left in order ({client.end_by}), but of what it said "
-                        f"{len(client.due)} lines are missing: {shown(client.due[0])} ...")
+            raise Wrong(f"{client.address} left in order ({client.end_by}), but of what "
+                        f"it said {len(client.due)} lines are missing: "
+                        f"{shown(client.due[0])} ...")
         read_to_the_end = client.ended and client.place is not None
         if client.reason == b"end of file" and client.half_closed and read_to_the_end:
             if client.place < client.last or client.got:
-                raise Wrong(f"{client.address} half-closed and got no more than {client.place} "
-                            f"bytes of the chat; its own last line ends at {client.last}")
+                raise Wrong(f"{client.address} half-closed and got no more than "
+                            f"{client.place} bytes of the chat; its own last line ends "
+                            f"at {client.last}")
 
     def act_last(self) -> None:
         for client in list(self.clients):
@@ -544,7 +561,8 @@ class Soak:
 
     def check_back(self, descriptors: int, memory: int) -> None:
         if self.server.descriptors() != descriptors:
-            raise Wrong(f"{self.server.descriptors()} descriptors, {descriptors} at the beginning")
+            raise Wrong(f"{self.server.descriptors()} descriptors, "
+                        f"{descriptors} at the beginning")
         grown = self.server.memory("VmRSS") - memory
         print(f"memory: {memory >> 10} KiB at the beginning, {grown >> 10:+} at the end")
         if not self.server.is_sanitized() and grown > GROWTH:
@@ -569,16 +587,20 @@ class Soak:
         unlogged = self.messages - self.logged[b"message from"]
         amiss = len(self.accepted) + self.orphans
         if unlogged < 0 or unlogged + amiss > dropped or dropped == 0 and amiss:
-            raise Wrong(f"{self.messages} messages, {self.logged[b'message from']} in the log; "
-                        f"{len(self.accepted)} connections without an end, {self.orphans} ends "
-                        f"without a beginning; {dropped} lines dropped")
+            raise Wrong(f"{self.messages} messages, {self.logged[b'message from']} in "
+                        f"the log; {len(self.accepted)} connections without an end, "
+                        f"{self.orphans} ends without a beginning; "
+                        f"{dropped} lines dropped")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A long chat, every byte of which is checked.")
-    parser.add_argument("--server", default=test.COMMAND, help="with {options} and {port}")
+    parser = argparse.ArgumentParser(
+        description="A long chat, every byte of which is checked.")
+    parser.add_argument("--server", default=test.COMMAND,
+                        help="with {options} and {port}")
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--seed", type=int,
+                        default=random.SystemRandom().randrange(1 << 32))
     args = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -595,7 +617,8 @@ def main() -> int:
             print(line.decode(errors="backslashreplace"))
         return 1
     print(f"ok: {soak.visits} visits, {soak.messages} messages, "
-          f"{soak.witnesses[0].place >> 10} KiB; the log dropped {soak.logged[b'dropped']} lines")
+          f"{soak.witnesses[0].place >> 10} KiB; "
+          f"the log dropped {soak.logged[b'dropped']} lines")
     for reason, count in soak.reasons.most_common():
         print(f"    {count:6} {reason.decode(errors='backslashreplace')}")
     return 0
