@@ -4,7 +4,8 @@
     make submit P2=~/repo/p2            FORCE=1: overwrite what is there and differs
 
 SUBMIT_TESTS in the environment names tests of test.py to run instead of all, and
-SUBMIT_CLIENT_TESTS those of chatcl_test.py; SUBMIT_CHATSRV_TESTS those of chatsrv_test.py.
+SUBMIT_CLIENT_TESTS those of chatcl_test.py; SUBMIT_CHATSRV_TESTS those of
+chatsrv_test.py.
 """
 import os
 import pathlib
@@ -54,8 +55,10 @@ def main() -> None:
     run(sys.executable, "tests/system/chatsrv_test.py",
         *os.environ.get("SUBMIT_CHATSRV_TESTS", "").split(), CHATSRV_TEST_SERVER=command)
     run(sys.executable, "tests/system/chatcl_test.py",
-        *os.environ.get("SUBMIT_CLIENT_TESTS", "").split(), CHATCL=shlex.quote(str(client)))
-    print(f"all tests passed; to commit in {target}: {' '.join(file.name for file in files)}")
+        *os.environ.get("SUBMIT_CLIENT_TESTS", "").split(),
+        CHATCL=shlex.quote(str(client)))
+    print(f"all tests passed; to commit in {target}:"
+          f" {' '.join(file.name for file in files)}")
 
 
 if __name__ == "__main__":

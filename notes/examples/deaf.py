@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Clients of a chat server that never read.
 
-    python3 deaf.py CLIENTS BYTES       on port 3100; the first one sends so many bytes of lines
+    python3 deaf.py CLIENTS BYTES   on port 3100; the first sends so many bytes of lines
 
 They stay until you press ^C.
 """

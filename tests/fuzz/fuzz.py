@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Gives final/ what nobody thought of: runs the libFuzzer targets *_fuzz.c of this folder.
+"""Gives final/ what nobody thought of: runs this folder's libFuzzer targets *_fuzz.c.
 
     python3 tests/fuzz/fuzz.py [--seconds N] [--seed N] [NAME...]
 
-By default it runs each one for 20 seconds, with the same seed. Needs clang with libFuzzer (on
-Debian: clang and libclang-rt-dev), or another one in the environment as CLANG. What is found to
-be worth keeping stays in build/fuzz/NAME/ and is where the next run begins; delete the folder to
-begin anew. An input that breaks something is in build/fuzz/NAME-*, and the last line says how to
-run it again.
+By default it runs each one for 20 seconds, with the same seed. Needs clang with libFuzzer
+(on Debian: clang and libclang-rt-dev), or another one in the environment as CLANG. What
+is found to be worth keeping stays in build/fuzz/NAME/ and is where the next run begins;
+delete the folder to begin anew. An input that breaks something is in build/fuzz/NAME-*,
+and the last line says how to run it again.
 """
 import argparse
 import os
@@ -22,8 +22,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "fuzz"
 CLANG = shlex.split(os.environ.get("CLANG") or "clang")
-FLAGS = ["-std=c11", "-D_DEFAULT_SOURCE", "-O2", "-g", "-fsanitize=fuzzer,address,undefined",
-         "-fno-sanitize-recover=all"]
+FLAGS = ["-std=c11", "-D_DEFAULT_SOURCE", "-O2", "-g",
+         "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
 
 # Of final/, what each target is linked with; and the longest input, in bytes.
 TARGETS = {
@@ -31,9 +31,9 @@ TARGETS = {
     "proxy": (["proxy"], 300),
     "resp": (["resp"], 2000),
     "edit": (["edit", "letter", "show", "utf8"], 500),
-    "server": (["addresses", "arrivals", "entry", "feed", "lines", "listeners", "log", "net",
-                "options", "origins", "process", "proxy", "rate", "redis", "resp", "room",
-                "url", "utf8"], 300),
+    "server": (["addresses", "arrivals", "entry", "feed", "lines", "listeners", "log",
+                "net", "options", "origins", "process", "proxy", "rate", "redis", "resp",
+                "room", "url", "utf8"], 300),
 }
 
 
@@ -52,10 +52,13 @@ def fuzz(name: str, seconds: int, seed: int) -> bool:
     target = build(name)
     _, longest = TARGETS[name]
     run = subprocess.run(
-        [str(target), f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={longest}",
+        [str(target), f"-max_total_time={seconds}", f"-seed={seed}",
+         f"-max_len={longest}",
          "-len_control=0", "-timeout=20", "-rss_limit_mb=1000", "-print_final_stats=1",
-         f"-artifact_prefix={BUILD / name}-", str(BUILD / name), str(HERE / "seeds" / name)],
-        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+         f"-artifact_prefix={BUILD / name}-", str(BUILD / name),
+         str(HERE / "seeds" / name)],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE)
     said = run.stderr.decode(errors="backslashreplace")
     if run.returncode == 0:
         inputs = re.search(r"number_of_executed_units: (\d+)", said)
@@ -63,7 +66,8 @@ def fuzz(name: str, seconds: int, seed: int) -> bool:
         return True
     print(said[-8000:])
     broken = re.search(r"Test unit written to (\S+)", said)
-    print(f"{name}: run it again with: {target} {broken[1] if broken else ''}", flush=True)
+    print(f"{name}: run it again with: {target} {broken[1] if broken else ''}",
+          flush=True)
     return False
 
 

@@ -3,9 +3,9 @@
 
     python3 tests/load/room_bench.py [--seconds N]
 
-Needs redis-server, and chatsrv built (make). Receivers only read; a sender keeps so many messages
-of 64 bytes on the way, and measures how long each takes to come back. CPU time is the process's
-own, from the kernel.
+Needs redis-server, and chatsrv built (make). Receivers only read; a sender keeps so many
+messages of 64 bytes on the way, and measures how long each takes to come back. CPU time
+is the process's own, from the kernel.
 """
 import argparse
 import contextlib
@@ -91,11 +91,14 @@ def entries(port: int) -> int:
         sock.sendall(b"INFO commandstats\r\n")
         time.sleep(0.1)
         text = sock.recv(1 << 16).decode()
-    return int(text.split("cmdstat_xadd:calls=")[1].split(",")[0]) if "xadd" in text else 0
+    return (int(text.split("cmdstat_xadd:calls=")[1].split(",")[0]) if "xadd" in text
+            else 0)
 
 
-def talk(socks: List[socket.socket], window: int, seconds: float) -> Tuple[int, List[float]]:
-    """Each sender keeps its window full. Returns how many came back, and how long it took."""
+def talk(socks: List[socket.socket], window: int,
+         seconds: float) -> Tuple[int, List[float]]:
+    """Each sender keeps its window full. Returns how many came back, and how long it
+    took."""
     selector = selectors.DefaultSelector()
     state = {}
     for index, sock in enumerate(socks):
@@ -140,7 +143,8 @@ def talk(socks: List[socket.socket], window: int, seconds: float) -> Tuple[int, 
     return count, times
 
 
-def measure(servers: int, clients: int, window: int, room: bool, seconds: float) -> Figures:
+def measure(servers: int, clients: int, window: int, room: bool,
+            seconds: float) -> Figures:
     """One sender at each server; the receivers are spread over the servers."""
     chatsrv = shlex.split(test.COMMAND.replace("{options}", "").replace("{port}", ""))
     with contextlib.ExitStack() as stack:
@@ -156,14 +160,16 @@ def measure(servers: int, clients: int, window: int, room: bool, seconds: float)
         processes, socks = [], []
         for _ in range(servers):
             own = test.free_port()
-            options = ["-n", "-q", *(["-j", f"redis://127.0.0.1:{port}/bench"] if room else [])]
+            options = ["-n", "-q",
+                       *(["-j", f"redis://127.0.0.1:{port}/bench"] if room else [])]
             processes.append(stack.enter_context(running(*chatsrv, *options, str(own))))
             wait_for(own)
             if clients:
                 readers = receivers(own, clients // servers)
                 stack.callback(readers.wait)
                 stack.callback(readers.kill)
-            socks.append(stack.enter_context(socket.create_connection(("127.0.0.1", own))))
+            socks.append(stack.enter_context(
+                socket.create_connection(("127.0.0.1", own))))
             socks[-1].recv(100)
         talk(socks, window, 0.5)
         for sock in socks:              # what is still on the way
@@ -171,36 +177,43 @@ def measure(servers: int, clients: int, window: int, room: bool, seconds: float)
             with contextlib.suppress(socket.timeout):
                 while sock.recv(1 << 20):
                     pass
-        before = [cpu(p.pid) for p in processes], cpu(redis.pid) if redis else 0, entries(port)
+        before = ([cpu(p.pid) for p in processes], cpu(redis.pid) if redis else 0,
+                  entries(port))
         count, times = talk(socks, window, seconds)
         used = sum(cpu(p.pid) - was for p, was in zip(processes, before[0]))
         deliveries = count * (clients + servers) if clients else count
         times.sort()
         return Figures(count / seconds, used / deliveries * 1e9,
                        (cpu(redis.pid) - before[1]) / count * 1e6 if redis else 0,
-                       statistics.median(times) * 1000, times[int(len(times) * 0.99)] * 1000,
+                       statistics.median(times) * 1000,
+                       times[int(len(times) * 0.99)] * 1000,
                        count / max(1, entries(port) - before[2]) if room else 0)
 
 
-def row(what: str, servers: int, clients: int, window: int, room: bool, seconds: float) -> None:
+def row(what: str, servers: int, clients: int, window: int, room: bool,
+        seconds: float) -> None:
     f = measure(servers, clients, window, room, seconds)
     redis = f"{f.redis:,.2f} | {f.batch:,.1f}" if room else "- | -"
-    print(f"| {what} | {f.messages:,.0f} | {f.server:,.0f} | {redis} | {f.p50:.2f} | {f.p99:.2f} |",
+    print(f"| {what} | {f.messages:,.0f} | {f.server:,.0f} | {redis} | {f.p50:.2f}"
+          f" | {f.p99:.2f} |",
           flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement (4)")
+    parser.add_argument("--seconds", type=float, default=4,
+                        help="of each measurement (4)")
     args = parser.parse_args()
     if not shutil.which("redis-server"):
         print("redis-server is not installed")
         return 1
-    print("| | messages/s | server, ns a delivery | Redis, us a message | messages an entry |"
+    print("| | messages/s | server, ns a delivery | Redis, us a message"
+          " | messages an entry |"
           " p50, ms | p99, ms |\n|---|---:|---:|---:|---:|---:|---:|")
     for clients, window in ((1, 1), (100, 32), (1000, 200)):
         for room in (False, True):
-            row(f"1 server, {clients} receivers, window {window}, {'a' if room else 'no'} room",
+            row(f"1 server, {clients} receivers, window {window},"
+                f" {'a' if room else 'no'} room",
                 1, clients, window, room, args.seconds)
     for servers in (1, 2, 4, 8):
         row(f"{servers} server{'s' * (servers > 1)}, 1 receiver each, window 200, a room",

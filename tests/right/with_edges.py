@@ -2,9 +2,9 @@
 
     python3 with_edges.py PORT
 
-Each event is told once, so what is not taken then is never told again: it accepts until EAGAIN,
-and who has said more than PIECE bytes in one turn is put at the end of a queue. The greeting has
-two lines, and the prefix counts the messages.
+Each event is told once, so what is not taken then is never told again: it accepts until
+EAGAIN, and who has said more than PIECE bytes in one turn is put at the end of a queue.
+The greeting has two lines, and the prefix counts the messages.
 """
 import collections
 import select
@@ -96,7 +96,7 @@ def accept_all():
         except ConnectionAbortedError:
             continue
         except OSError as error:
-            return isinstance(error, BlockingIOError)       # else there is no descriptor free
+            return isinstance(error, BlockingIOError)   # else there is no descriptor free
 
 
 listener = socket.socket()

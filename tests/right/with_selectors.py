@@ -12,7 +12,7 @@ import sys
 
 MESSAGE_MAX = 1024      # the assignment's limit, newline excluded
 BACKLOG_MAX = 32 << 20  # bytes that may wait for one client
-PAUSE = 0.5             # seconds without accepting, at most, when descriptors have run out
+PAUSE = 0.5             # seconds without accepting, at most, when out of descriptors
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""`make test` needs no more than the README says: this runs it in a copy of the repository, with
-a PATH of cc, as, ld, make, python3 and what Debian's essential packages bring, with no variable
-of the environment but PATH, and a home directory that does not exist.
+"""`make test` needs no more than the README says: this runs it in a copy of the
+repository, with a PATH of cc, as, ld, make, python3 and what Debian's essential packages
+bring, with no variable of the environment but PATH, and a home directory that does not
+exist.
 
     python3 tests/system/bare_test.py [NAME...]     only the jobs with such names
 """
@@ -26,7 +27,8 @@ def essential_commands() -> set:
     packages = [line.split()[0]
                 for line in query("-W", "-f", "${Package} ${Essential}\\n").splitlines()
                 if line.endswith(" yes")]
-    return {path for path in query("-L", *packages).splitlines() if COMMAND.fullmatch(path)}
+    return {path for path in query("-L", *packages).splitlines()
+            if COMMAND.fullmatch(path)}
 
 
 def fill(folder: pathlib.Path) -> None:
@@ -52,9 +54,11 @@ def main() -> int:
         fill(commands)
         copy = temporary / "copy"
         shutil.copytree(str(ROOT), str(copy), symlinks=True,
-                        ignore=shutil.ignore_patterns(".git", "build", "mine", "__pycache__"))
-        return subprocess.run(["make", "test", "ONLY=" + " ".join(sys.argv[1:])], cwd=copy,
-                              env={"PATH": str(commands), "HOME": "/nonexistent"}).returncode
+                        ignore=shutil.ignore_patterns(".git", "build", "mine",
+                                                      "__pycache__"))
+        return subprocess.run(["make", "test", "ONLY=" + " ".join(sys.argv[1:])],
+                              cwd=copy, env={"PATH": str(commands),
+                                             "HOME": "/nonexistent"}).returncode
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A small Redis for tests: one stream for each key, and a script of what goes wrong.
 
-It speaks as much of RESP2 as a room needs: AUTH, XADD, XTRIM, XRANGE, XREAD. Unlike the real one
-it does at once what a test tells it to: refuse a command, hold its reply back, close after half
-of it. What it was asked is in `asked`.
+It speaks as much of RESP2 as a room needs: AUTH, XADD, XTRIM, XRANGE, XREAD. Unlike the
+real one it does at once what a test tells it to: refuse a command, hold its reply back,
+close after half of it. What it was asked is in `asked`.
 """
 import collections
 import contextlib
@@ -115,13 +115,15 @@ class Link:
     def close(self, reset: bool = False) -> None:
         with contextlib.suppress(OSError):
             if reset:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                os.close(self.sock.detach())    # close() would wait for the file that reads it
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                     struct.pack("ii", 1, 0))
+                os.close(self.sock.detach())    # close() would wait for the file on it
             else:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
-        with contextlib.suppress(OSError, EOFError), self.sock, self.sock.makefile("rb") as file:
+        with contextlib.suppress(OSError, EOFError), self.sock, \
+                self.sock.makefile("rb") as file:
             while True:
                 self.broker.obey(self, self.read_command(file))
 
@@ -151,7 +153,8 @@ def array(items: List[bytes]) -> bytes:
 
 
 def entry_reply(entry: Entry) -> bytes:
-    return array([bulk(b"%d-%d" % entry.id), array([bulk(field) for field in entry.fields])])
+    return array([bulk(b"%d-%d" % entry.id),
+                  array([bulk(field) for field in entry.fields])])
 
 
 def id_of(text: bytes) -> Id:
@@ -167,9 +170,10 @@ class Broker:
         self.streams: Dict[bytes, List[Entry]] = collections.defaultdict(list)
         self.asked: List[Asked] = []
         self.links: List[Link] = []
-        self.script: Dict[bytes, Deque[Action]] = collections.defaultdict(collections.deque)
+        self.script: Dict[bytes, Deque[Action]] = collections.defaultdict(
+            collections.deque)
         self.always: Dict[bytes, Action] = {}
-        self.port = test.free_port()    # not the last one's, which a server may still dial
+        self.port = test.free_port()    # a server may still dial the last one's
         self.listener: Optional[socket.socket] = None
         self.open()
 
@@ -247,7 +251,8 @@ class Broker:
         if name == b"AUTH":
             *user, password = rest
             if password != self.password or user not in ([], [self.user]):
-                return b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+                return (b"-WRONGPASS invalid username-password pair"
+                        b" or user is disabled.\r\n")
             link.authenticated = True
             return b"+OK\r\n"
         if not link.authenticated:
@@ -287,10 +292,12 @@ class Broker:
         count, most, block, ms, streams, key, after = words
         assert (count, block, streams) == (b"COUNT", b"BLOCK", b"STREAMS")
         def new() -> List[Entry]:
-            return [entry for entry in self.streams[key] if entry.id > id_of(after)][:int(most)]
+            return [entry for entry in self.streams[key]
+                    if entry.id > id_of(after)][:int(most)]
         with self.changed:
             self.changed.wait_for(new, int(ms) / 1000)
             entries = new()
         if not entries:
             return b"*-1\r\n"
-        return array([array([bulk(key), array([entry_reply(entry) for entry in entries])])])
+        return array([array([bulk(key),
+                             array([entry_reply(entry) for entry in entries])])])

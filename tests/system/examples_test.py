@@ -33,7 +33,7 @@ LOCALHOST = "127.0.0.1"
 
 
 def process_table():
-    """Yields (number, parent's number, state) of every process. ps is not on every Linux."""
+    """Yields (number, parent's number, state) of each process. Not every Linux has ps."""
     if os.path.exists("/proc/self/stat"):
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -43,7 +43,8 @@ def process_table():
                 continue
             yield int(name), int(field[1]), field[0]
     else:
-        listing = subprocess.run(["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "state="],
+        listing = subprocess.run(["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o",
+                                  "state="],
                                  stdout=subprocess.PIPE, text=True, check=True).stdout
         for pid, parent, state in map(str.split, listing.splitlines()):
             yield int(pid), int(parent), state[0]

@@ -90,7 +90,8 @@ class Files(GraderCase):
             self.assertLessEqual(0, one["score"])
             self.assertLessEqual(one["score"], one["max_score"])
             self.assertIsInstance(one["output"], str)
-        self.assertAlmostEqual(results["score"], sum(one["score"] for one in results["tests"]))
+        self.assertAlmostEqual(results["score"],
+                               sum(one["score"] for one in results["tests"]))
         return results
 
     def test_passed_failed_and_not_looked_at(self):
@@ -108,16 +109,19 @@ class Files(GraderCase):
 
     def test_control_bytes(self):
         talker = self.program("talker.py", TALKER)
-        status, said = grade("Test1", *self.files, server=f"{sys.executable} {talker} {{port}}")
+        status, said = grade("Test1", *self.files,
+                             server=f"{sys.executable} {talker} {{port}}")
         self.assertEqual(status, 1, said)
         self.assertIn(r"\x07", self.suite()[0].find("failure").text)
         self.results()
 
     def test_killed(self):
         """What has passed by then counts; nothing else does."""
-        with subprocess.Popen([sys.executable, test.__file__, "--server", STEP6, *self.files,
+        with subprocess.Popen([sys.executable, test.__file__, "--server", STEP6,
+                               *self.files,
                                "Test1", "TestRules.test_idle", "TestRules.test_visits"],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                              stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL) as process:
             end = time.monotonic() + 30
             while time.monotonic() < end:
                 if self.gradescope.exists() and self.results()["score"] >= 1:
@@ -196,7 +200,8 @@ class Starts(GraderCase):
         self.assertFalse(os.path.exists(f"/proc/{pid}"), said)
 
 
-@unittest.skipUnless(shutil.which("unshare") and shutil.which("setpriv"), "no sandbox here")
+@unittest.skipUnless(shutil.which("unshare") and shutil.which("setpriv"),
+                     "no sandbox here")
 class Class(GraderCase):
     """grade.py is right about each, and outlives all of them."""
     FOLDERS = {         # what builds it, and the verdict
@@ -206,9 +211,10 @@ class Class(GraderCase):
         "forks": ("while :; do sh -c ': & :' & done", "not built"),
         "kills": ("printf '#!/bin/sh\\nkill -9 -1\\n' >chatsrv; chmod +x chatsrv",
                   "At its start the server ended"),
-        "talks": ("printf '#!/bin/sh\\nyes\\n' >chatsrv; chmod +x chatsrv", "does not listen"),
-        "right": ("printf '#!/bin/sh\\nexec /bin/sh -c ./step6\\n' >chatsrv; chmod +x chatsrv",
-                  "all passed"),
+        "talks": ("printf '#!/bin/sh\\nyes\\n' >chatsrv; chmod +x chatsrv",
+                  "does not listen"),
+        "right": ("printf '#!/bin/sh\\nexec /bin/sh -c ./step6\\n' >chatsrv;"
+                  " chmod +x chatsrv", "all passed"),
     }
 
     def test_class(self):

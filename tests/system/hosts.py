@@ -1,8 +1,9 @@
-"""Several hosts on one machine: network namespaces, or else addresses of the loopback network.
+"""Several hosts on one machine: network namespaces, or else loopback addresses.
 
-As root on Linux, each host is a namespace of its own, with an address of its own, and a cable to a
-bridge at which the test sits; a cable can be cut. Where the kernel has netem, packets take 20 ms
-and 1 % of them are lost. Otherwise the hosts are 127.x.y.z, and a cable cannot be cut.
+As root on Linux, each host is a namespace of its own, with an address of its own, and a
+cable to a bridge at which the test sits; a cable can be cut. Where the kernel has netem,
+packets take 20 ms and 1 % of them are lost. Otherwise the hosts are 127.x.y.z, and a
+cable cannot be cut.
 """
 import contextlib
 import os
@@ -15,7 +16,8 @@ LOSS = "1%"
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    subprocess.run(["ip", *words], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.PIPE)
 
 
 class Host:
@@ -25,7 +27,8 @@ class Host:
         self.address, self.namespace, self.cable = address, namespace, cable
 
     def command(self, words: List[str]) -> List[str]:
-        return ["ip", "netns", "exec", self.namespace, *words] if self.namespace else words
+        return (["ip", "netns", "exec", self.namespace, *words] if self.namespace
+                else words)
 
     def plug(self, plugged: bool) -> None:
         ip("link", "set", self.cable, "up" if plugged else "down")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests the Makefiles, in a copy whose path has spaces and quotes, with the make that is named.
+"""Tests the Makefiles with the named make, in a copy whose path has spaces and quotes.
 
     python3 tests/system/make_test.py make|bmake [CLASS[.TEST]]
 """
@@ -24,7 +24,8 @@ class MakeCase(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.root = pathlib.Path(folder.name).resolve() / "a path with spaces and a ' and a \""
+        self.root = (pathlib.Path(folder.name).resolve()
+                     / "a path with spaces and a ' and a \"")
         self.fill()
         self.chatsrv = self.root / "build" / "chatsrv"
 
@@ -37,10 +38,12 @@ class MakeCase(unittest.TestCase):
         inherited = {name: value for name, value in os.environ.items()
                      if name not in ("MAKEFLAGS", "MAKELEVEL", "BACKEND", "N")}
         result = subprocess.run([MAKE, *arguments, "CFLAGS=-O0"], cwd=self.root,
-                                env={**inherited, **environment}, stdin=subprocess.DEVNULL,
+                                env={**inherited, **environment},
+                                stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 universal_newlines=True)
-        (self.assertNotEqual if status else self.assertEqual)(result.returncode, 0, result.stdout)
+        (self.assertNotEqual if status else self.assertEqual)(result.returncode, 0,
+                                                              result.stdout)
         return result.stdout
 
     def files(self) -> Dict[str, bytes]:
@@ -73,7 +76,8 @@ class Verbs(MakeCase):
         for arguments in (["step", "3"], ["step", "N=4"], ["N=5", "step"]):
             self.make("build/chatsrv")
             self.expect_chatsrv(FINAL)
-            self.assertIn(f"{re.search('[345]', ' '.join(arguments))[0]}-", self.make(*arguments))
+            self.assertIn(f"{re.search('[345]', ' '.join(arguments))[0]}-",
+                          self.make(*arguments))
             self.expect_chatsrv(STEP)
 
     def test_test(self):
@@ -83,8 +87,8 @@ class Verbs(MakeCase):
 
     def test_run(self):
         """Wrong usage ends the server at once."""
-        for arguments, says in ((["run"], FINAL), (["run", "3"], STEP), (["run", "N=2"], STEP),
-                                (["run"], FINAL)):
+        for arguments, says in ((["run"], FINAL), (["run", "3"], STEP),
+                                (["run", "N=2"], STEP), (["run"], FINAL)):
             self.assertIn(says, self.make(*arguments, "ARGS=-z", status=2))
 
     def test_again(self):
@@ -141,7 +145,8 @@ class Verbs(MakeCase):
         for verb in self.phony():
             with self.subTest(verb=verb):
                 number = ["3"] if verb in NUMBERED else []
-                self.make("-n", verb, *number, f"P2={self.root}/p2", f"DESTDIR={self.root}/d")
+                self.make("-n", verb, *number, f"P2={self.root}/p2",
+                          f"DESTDIR={self.root}/d")
         self.assertEqual(self.files(), before)
 
     def test_read_only(self):
@@ -192,7 +197,8 @@ class Verbs(MakeCase):
 
     def test_diff_in_colour(self):
         ours, theirs = pty.openpty()
-        with subprocess.Popen([MAKE, "diff", "3"], cwd=self.root, stdout=theirs) as process:
+        with subprocess.Popen([MAKE, "diff", "3"], cwd=self.root,
+                              stdout=theirs) as process:
             os.close(theirs)
             shown = b""
             try:
@@ -212,12 +218,15 @@ class Verbs(MakeCase):
                             (["run", "7"], "make run N: N is a number from 1 to 6\n"),
                             (["diff", "8"], "make diff N: N is a number from 1 to 7\n"),
                             (["diff"], "make diff N: N is a number from 1 to 7\n"),
-                            (["step", "3", "4"], "make: one number at a time, not 3 and 4\n"),
-                            (["step", "3", "N=4"], "make: one number at a time, not 4 and 3\n"),
+                            (["step", "3", "4"],
+                             "make: one number at a time, not 3 and 4\n"),
+                            (["step", "3", "N=4"],
+                             "make: one number at a time, not 4 and 3\n"),
                             (["3"], "make: 3 goes with one of these: "),
                             (["Test3", "4"], "make: 4 goes with one of these: "),
                             (["chat", "3"], "make: 3 goes with one of these: "),
-                            (["BACKEND=other"], "make: BACKEND is native or kqueue, not other"),
+                            (["BACKEND=other"],
+                             "make: BACKEND is native or kqueue, not other"),
                             (["submit"], "usage: make submit P2=DIR\n")):
             with self.subTest(goals=goals):
                 said = self.make(*goals, status=2)
@@ -230,7 +239,8 @@ class Verbs(MakeCase):
 
     def test_help(self):
         """names each verb"""
-        inner = {"all", "flags", "build/chatsrv", "build/chatcl", "programs", "numbers", "ready"}
+        inner = {"all", "flags", "build/chatsrv", "build/chatcl", "programs", "numbers",
+                 "ready"}
         for verb in (set(self.phony()) - inner - set("124567")
                      - {f"Test{n}" for n in (1, 2, 4, 5, 6)}):
             self.assertRegex(self.make("help"), rf"(?m)^make .*\b{verb}\b")
@@ -243,7 +253,8 @@ class Verbs(MakeCase):
         kqueue = {"BACKEND": "kqueue"}
         for goals, flags, environment, has_kqueue in (
                 (step, [], {}, False), (step, ["BACKEND=kqueue"], {}, True),
-                (step, library, {}, True), (step, [], {}, False), (step, [], kqueue, True),
+                (step, library, {}, True), (step, [], {}, False),
+                (step, [], kqueue, True),
                 (final, [], {}, False), (final, [], kqueue, True)):
             self.make(*goals, *flags, **environment)
             self.assertEqual(b"kevent" in self.chatsrv.read_bytes(), has_kqueue)
@@ -286,7 +297,8 @@ class Alone(MakeCase):
 
     def test_flags(self):
         """The two Makefiles compile alike."""
-        flags = [re.search(r"\n(STRICT = .*\nSYSTEM = .*\n)", (ROOT / file).read_text())[1]
+        flags = [re.search(r"\n(STRICT = .*\nSYSTEM = .*\n)",
+                           (ROOT / file).read_text())[1]
                  for file in ("Makefile", "final/Makefile")]
         self.assertEqual(flags[0], flags[1])
 
@@ -299,8 +311,8 @@ class Archive(MakeCase):
         if not has_git:
             self.skipTest("this is no git checkout")
         self.root.mkdir()
-        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE,
-                                 check=True).stdout
+        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT,
+                                 stdout=subprocess.PIPE, check=True).stdout
         subprocess.run(["tar", "-x"], cwd=self.root, input=archive, check=True)
 
     def test_build(self):

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Tests the manual pages of final/ against the programs: python3 pages_test.py CHATSRV CHATCL"""
+"""Tests the manual pages of final/ against the programs.
+
+    python3 tests/system/pages_test.py CHATSRV CHATCL
+"""
 import pathlib
 import re
 import subprocess
@@ -28,13 +31,14 @@ def options_of_page(text: str) -> List[str]:
 class Pages(unittest.TestCase):
     def test_lint(self):
         """mandoc has nothing to say but that the other page is not installed."""
-        said = said_by("mandoc", "-Tlint", *(str(page_of(program)) for program in PROGRAMS))
+        said = said_by("mandoc", "-Tlint",
+                       *(str(page_of(program)) for program in PROGRAMS))
         self.assertEqual([line for line in said.splitlines()
                           if "referenced manual not found" not in line
                           and "outdated mandoc.db" not in line], [])
 
     def test_options(self):
-        """The page describes each option that -h names, in order, and its synopsis has it."""
+        """The page describes each option of -h, in order, and its synopsis has it."""
         for program in PROGRAMS:
             with self.subTest(program=program.name):
                 text = page_of(program).read_text()
@@ -44,7 +48,8 @@ class Pages(unittest.TestCase):
                 self.assertEqual(described, sorted(described, key=str.lower))
                 synopsis = text[text.index(".Sh SYNOPSIS"):text.index(".Sh DESCRIPTION")]
                 bare = re.search(r"^\.Op Fl (\w+)$", synopsis, re.M)[1]
-                self.assertEqual(sorted([*bare, *re.findall(r"^\.Op Fl (\w) ", synopsis, re.M)]),
+                self.assertEqual(sorted([*bare,
+                                         *re.findall(r"^\.Op Fl (\w) ", synopsis, re.M)]),
                                  sorted(named))
 
 

@@ -3,8 +3,9 @@
 
     python3 tests/system/promises_test.py [--server 'CMD {options} {port}'] [CLASS[.TEST]]
 
-As chatsrv_test.py, but for what happens when things go wrong: senders that vanish, a terminal that
-nobody reads, a full disk, a server that was stopped for a while, clients that talk too much.
+As chatsrv_test.py, but for what happens when things go wrong: senders that vanish, a
+terminal that nobody reads, a full disk, a server that was stopped for a while, clients
+that talk too much.
 """
 import contextlib
 import os
@@ -25,7 +26,8 @@ from typing import Callable, Iterator, List
 import support
 import test                             # tests/test.py, not Python's own
 from chatsrv_test import OWN, ChatsrvCase, skip_without_ipv6
-from test import CUT, DEADLINE, LINUX, RELEASE, TERMINATED, Peer, Server, numbered, rule, shown
+from test import (CUT, DEADLINE, LINUX, RELEASE, TERMINATED, Peer, Server, numbered,
+                  rule, shown)
 
 
 def wait_for(arrived: Callable[[], object], seconds: float = 4 * DEADLINE) -> bool:
@@ -45,7 +47,8 @@ def flood(peer: Peer, size: int) -> bytes:
 class Senders(ChatsrvCase):
     """What the kernel has acknowledged to a sender is delivered, however it leaves."""
 
-    @rule(RELEASE, "an error of send(2) ends the sending only: read on until recv(2) says the end")
+    @rule(RELEASE, "an error of send(2) ends the sending only: "
+                   "read on until recv(2) says the end")
     @unittest.skipUnless(LINUX, "who has acknowledged what is only known there")
     def test_said_and_reset(self):
         """a sender's connection breaks while much of what it said is still unread"""
@@ -82,10 +85,11 @@ class Judged(ChatsrvCase):
                 faster.sock.recv(3000)
             time.sleep(0.3)
         if self.server.log.count(TERMINATED):
-            self.server.fail("clients that read 10,000 and 200,000 bytes a second to stay",
-                             shown(self.server.log.tail(1)[0]))
+            self.server.fail("clients that read 10,000 and 200,000 bytes a second to "
+                             "stay", shown(self.server.log.tail(1)[0]))
 
-    @rule(CUT, "TCP_NOTSENT_LOWAT on the listening socket: those that it accepts inherit it")
+    @rule(CUT, "TCP_NOTSENT_LOWAT on the listening socket: "
+               "those that it accepts inherit it")
     @unittest.skipUnless(LINUX, "what waits is looked up in /proc")
     def test_kernel_memory(self):
         """little waits in the kernel for who does not read"""
@@ -99,7 +103,8 @@ class Judged(ChatsrvCase):
             if fields[2] == here and int(fields[4].split(":")[0], 16) > 300000:
                 self.server.fail("less than 300,000 bytes in the kernel", fields[4])
 
-    @rule(CUT, "look for what the kernel holds before you judge by the clock", options="-q -t 4")
+    @rule(CUT, "look for what the kernel holds before you judge by the clock",
+          options="-q -t 4")
     def test_stopped_and_spoken(self):
         """-t: who spoke while the server was stopped was not idle, also in a crowd"""
         crowd = self.join(1)
@@ -113,7 +118,8 @@ class Judged(ChatsrvCase):
             time.sleep(4.2)
         self.server.expect_log(b", 9 bytes", len(crowd))
 
-    @rule(CUT, "look for what the kernel holds before you judge by the clock", options="-s 2")
+    @rule(CUT, "look for what the kernel holds before you judge by the clock",
+          options="-s 2")
     def test_stopped_and_drained(self):
         """-s: who read everything while the server was stopped was not stalled"""
         one, = self.join(1)
@@ -206,7 +212,8 @@ class Log(unittest.TestCase):
         """The log's file may not grow any more: nothing happens until it may."""
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "log")
-            with Server(to_file(str(path), append=True, before="ulimit -f 16; ")) as server:
+            with Server(to_file(str(path), append=True,
+                                before="ulimit -f 16; ")) as server:
                 texts = numbered(3000, 100)
                 one = self.chat(server, texts)
                 log = b""
@@ -245,7 +252,7 @@ class Log(unittest.TestCase):
             last = flood(one, 1000000)
             one.collect(last)
             server.process.terminate()
-            time.sleep(1.4)                 # its clients' second is over, its log's is not
+            time.sleep(1.4)             # its clients' second is over, its log's is not
             server.start_reading()
             server.expect_end(0)
             self.assertEqual(server.log.count(b"server stopping"), 1)
@@ -302,8 +309,8 @@ class Stopping(ChatsrvCase):
             pass
         seconds = time.monotonic() - began      # we may have been held up ourselves
         if not (slow.inbox and slow.inbox[-1].endswith(last)) and seconds < 1:
-            self.server.fail("all that was said for a client that reads on, or a second's wait",
-                             f"the end after {seconds:.2f} s")
+            self.server.fail("all that was said for a client that reads on, or "
+                             "a second's wait", f"the end after {seconds:.2f} s")
         self.server.expect_end(0)
         self.expect_farewell(slow, b"server stopping")
 
@@ -341,11 +348,13 @@ class Start(ChatsrvCase):
     def test_too_many_clients(self):
         """-c above what descriptors allow is said to be so"""
         self.join(1)
-        if not self.server.stderr.count(b"-c 1000: the limit of descriptors allows 48 clients"):
+        if not self.server.stderr.count(b"-c 1000: the limit of descriptors allows "
+                                        b"48 clients"):
             self.server.fail("a line on stderr", "none")
 
 
-@unittest.skipUnless(LINUX and shutil.which("unshare"), "needs a machine of its own: unshare(1)")
+@unittest.skipUnless(LINUX and shutil.which("unshare"),
+                     "needs a machine of its own: unshare(1)")
 class Hosts(unittest.TestCase):
     """The names of hosts are what the system says, however it says it."""
 
@@ -354,7 +363,8 @@ class Hosts(unittest.TestCase):
         with tempfile.NamedTemporaryFile("w", suffix=".hosts") as hosts:
             hosts.write("127.0.0.1 twice\n127.0.0.1 twice\n127.0.0.2 twice\n")
             hosts.flush()
-            alone = f"unshare -rm sh -c 'mount --bind {hosts.name} /etc/hosts && \"$0\" \"$@\"'"
+            alone = (f"unshare -rm sh -c 'mount --bind {hosts.name} /etc/hosts"
+                     " && \"$0\" \"$@\"'")
             if subprocess.call(shlex.split(alone) + ["true"], stderr=subprocess.DEVNULL):
                 self.skipTest("unshare -rm is not allowed here")
             with Server(f"{alone} {test.COMMAND}", options="-l twice") as server:
@@ -387,7 +397,8 @@ class Protections(ChatsrvCase):
             self.server.fail("260 messages", f"{len(came)}")
         if came[-1] < 2.5 or came[199] > came[-1] - 1:
             self.server.fail("200 messages at once, and 20 a second then",
-                             f"the 200th after {came[199]:.1f} s, the last after {came[-1]:.1f} s")
+                             f"the 200th after {came[199]:.1f} s,"
+                             f" the last after {came[-1]:.1f} s")
 
     @rule(OWN, "look with MSG_PEEK before you take", options="-r 100")
     def test_rate_one_read(self):

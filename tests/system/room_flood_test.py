@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """One flooder in a room of three servers, on a Redis that may take no more than 100 MB.
 
-    python3 tests/system/room_flood_test.py [--server 'CMD {options} {port}'] [--seconds N]
+    python3 tests/system/room_flood_test.py [--server 'CMD {options} {port}']
+                                            [--seconds N]
 
-A client of the first server sends lines of 1,000 bytes as fast as they are taken. Redis has to stay
-within its memory, each server within 64 MiB, and a witness at each server has to get every line, or
-be told that it has missed some. Needs redis-server.
+A client of the first server sends lines of 1,000 bytes as fast as they are taken. Redis
+has to stay within its memory, each server within 64 MiB, and a witness at each server has
+to get every line, or be told that it has missed some. Needs redis-server.
 """
 import argparse
 import pathlib
@@ -72,7 +73,8 @@ class Witness(threading.Thread):
 def flood(sock: socket.socket, seconds: float) -> int:
     end, number = time.monotonic() + seconds, 0
     while time.monotonic() < end:
-        sock.sendall(b"".join(b"%010d%s\n" % (n, b"x" * 990) for n in range(number, number + 200)))
+        sock.sendall(b"".join(b"%010d%s\n" % (n, b"x" * 990)
+                              for n in range(number, number + 200)))
         number += 200
     return number
 
@@ -85,15 +87,17 @@ def main() -> int:
     folder = tempfile.mkdtemp()
     port = test.free_port()
     processes = [subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder,
-         "--maxmemory", "100mb", "--maxmemory-policy", "noeviction", "--loglevel", "warning"],
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+         "--dir", folder, "--maxmemory", "100mb", "--maxmemory-policy", "noeviction",
+         "--loglevel", "warning"],
         stdout=subprocess.DEVNULL)]
     try:
         connect(port).close()
         ports = [test.free_port() for _ in range(3)]
         for own in ports:
             processes.append(subprocess.Popen(
-                test.command_line(args.server, f"-n -q -j redis://127.0.0.1:{port}/flood", own),
+                test.command_line(args.server, f"-n -q -j redis://127.0.0.1:{port}/flood",
+                                  own),
                 stdout=subprocess.DEVNULL))
         witnesses = [Witness(own) for own in ports]
         flooder = Witness(ports[0])
@@ -103,8 +107,10 @@ def main() -> int:
                                              for witness in [*witnesses, flooder]):
             time.sleep(0.05)
         most = [memory(process.pid) for process in processes]
-        print(f"{said} lines in {args.seconds:g} s; heard: {[w.lines for w in witnesses]};"
-              f" memory in MiB: Redis {most[0] >> 20}, servers {[m >> 20 for m in most[1:]]}")
+        print(f"{said} lines in {args.seconds:g} s;"
+              f" heard: {[w.lines for w in witnesses]};"
+              f" memory in MiB: Redis {most[0] >> 20},"
+              f" servers {[m >> 20 for m in most[1:]]}")
         failures = [w.wrong for w in witnesses if w.wrong]
         failures += [f"a witness heard {w.lines}" for w in witnesses
                      if w.lines != said and not w.ended]

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""room_protocol.pml, tried by spin in as many orders as there are, or as fit into the time.
+"""room_protocol.pml, tried by spin in as many orders as there are, or as time allows.
 
     python3 tests/system/room_protocol_test.py [SECONDS]
 
-Needs spin and gcc. With the rules that the protocol has, nothing must go wrong. To show that the
-model would notice, each of the rules in TEETH is then left out, and something has to.
+Needs spin and gcc. With the rules that the protocol has, nothing must go wrong. To show
+that the model would notice, each of the rules in TEETH is then left out, and something
+has to.
 """
 import pathlib
 import re
@@ -25,12 +26,13 @@ def run(folder: str, *words: str) -> str:
 
 
 def search(without: List[str], seconds: float) -> Tuple[int, int, bool]:
-    """How many errors were found, how many states were seen, and whether that were all."""
+    """How many errors were found, how many states seen, and whether that were all."""
     with tempfile.TemporaryDirectory() as folder:
         run(folder, "spin", "-a", *(f"-D{rule}" for rule in without), str(MODEL))
         run(folder, "gcc", "-w", "-O2", *SEARCH, "-o", "pan", "pan.c")
         with open(pathlib.Path(folder, "said"), "w+") as said:
-            pan = subprocess.Popen(["./pan", "-m100000", "-n", "-w28"], cwd=folder, stdout=said)
+            pan = subprocess.Popen(["./pan", "-m100000", "-n", "-w28"], cwd=folder,
+                                   stdout=said)
             try:
                 pan.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -47,11 +49,13 @@ def search(without: List[str], seconds: float) -> Tuple[int, int, bool]:
 
 def main(seconds: float) -> int:
     errors, states, complete = search([], seconds)
-    print(f"{errors} errors in {states} states" + ("" if complete else ", not all that there are"))
+    print(f"{errors} errors in {states} states"
+          + ("" if complete else ", not all that there are"))
     passed = errors == 0
     for without in TEETH:
         errors, states, _ = search(without, seconds)
-        print(f"{' '.join(without)}: {'found' if errors else 'NOT FOUND'} in {states} states")
+        print(f"{' '.join(without)}: {'found' if errors else 'NOT FOUND'}"
+              f" in {states} states")
         passed = passed and errors > 0
     return 0 if passed else 1
 

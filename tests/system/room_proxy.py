@@ -1,9 +1,9 @@
-"""A proxy between the servers of a room and Redis, which does to connections what networks do.
+"""A proxy between a room's servers and Redis: it does to connections what networks do.
 
-Each server has a port of its own here. freeze() holds everything back, as a cut cable does. Of a
-connection that is chosen by chance, half_reply() passes half a reply on and resets it; hold()
-keeps replies back; late() resets it towards the server, but lets what the server had sent last
-arrive at Redis some time later.
+Each server has a port of its own here. freeze() holds everything back, as a cut cable
+does. Of a connection that is chosen by chance, half_reply() passes half a reply on and
+resets it; hold() keeps replies back; late() resets it towards the server, but lets what
+the server had sent last arrive at Redis some time later.
 """
 import contextlib
 import os
@@ -27,14 +27,16 @@ class Link:
         self.late_by = 0.0
         for sock in (self.near, self.far):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.pumps = [threading.Thread(target=pump, daemon=True) for pump in (self.up, self.down)]
+        self.pumps = [threading.Thread(target=pump, daemon=True)
+                      for pump in (self.up, self.down)]
         for pump in self.pumps:
             pump.start()
 
     def end(self, reset: bool = False) -> None:
         if reset:
             with contextlib.suppress(OSError):
-                self.near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                     struct.pack("ii", 1, 0))
                 os.close(self.near.detach())
         for sock in (self.near, self.far):
             with contextlib.suppress(OSError):

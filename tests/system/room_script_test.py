@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""chatsrv -j beside a broker that does what a script says (broker.py): no Redis is needed.
+"""chatsrv -j beside a broker that does what a script says (broker.py): it needs no Redis.
 
-    CHATSRV_TEST_SERVER='CMD {options} {port}' python3 tests/system/room_script_test.py [CLASS]
+    CHATSRV_TEST_SERVER='CMD {options} {port}'
+        python3 tests/system/room_script_test.py [CLASS]
 
 Slow holds the tests that wait for one of the room's own clocks, of 5 and 10 seconds.
 """
@@ -65,12 +66,14 @@ class RoomCase(unittest.TestCase):
 
     def entries(self, with_text: bool = True) -> List[List[bytes]]:
         """What has been added: the entries that hold messages, or all."""
-        return [words[6:] for words in self.broker.of(b"XADD") if words[11] or not with_text]
+        return [words[6:] for words in self.broker.of(b"XADD")
+                if words[11] or not with_text]
 
     def refused(self, url: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         command = test.command_line(test.COMMAND, f"-j {url}", 0)
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
-                              universal_newlines=True, env={**os.environ, **environment})
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=60, universal_newlines=True,
+                              env={**os.environ, **environment})
 
     def expect_refused(self, result: "subprocess.CompletedProcess[str]", status: int,
                        *words: str) -> None:
@@ -89,11 +92,12 @@ class Joining(RoomCase):
         server.expect_log(b"joined room lobby at 127.0.0.1:%d" % self.broker.port)
         server.expect_log(b"listening on ")
         words = self.broker.of(b"XADD")[0]
-        self.assertEqual(words[:7], [b"XADD", ROOM, b"MAXLEN", b"~", b"100000", b"*", b"o"])
+        self.assertEqual(words[:7],
+                         [b"XADD", ROOM, b"MAXLEN", b"~", b"100000", b"*", b"o"])
         self.assertRegex(words[7], rb"\A[0-9a-f]{32}\Z")
         self.assertEqual(words[8:], [b"n", b"0", b"d", b""])
-        self.assertEqual(self.broker.of(b"XREAD")[0], b"XREAD COUNT 100 BLOCK 5000 STREAMS"
-                                                      b" lobby 0-0".split())
+        self.assertEqual(self.broker.of(b"XREAD")[0],
+                         b"XREAD COUNT 100 BLOCK 5000 STREAMS lobby 0-0".split())
         self.assertEqual(len(self.broker.links), 2)
         server.expect_idle("in a room where nothing is said")
 
@@ -119,8 +123,9 @@ class Joining(RoomCase):
         self.expect(peer, b"new")
 
     def test_password(self):
-        """in the URL, with a user or without, or in the environment; for both connections"""
-        for user, login, words in ((b"default", ":se%63ret@", 2), (b"a:b", "a%3Ab:secret@", 3),
+        """in the URL, with a user or without, or in the environment; for both links"""
+        for user, login, words in ((b"default", ":se%63ret@", 2),
+                                   (b"a:b", "a%3Ab:secret@", 3),
                                    (b"default", "", 2), (b"u", "u@", 3)):
             with self.subTest(login), Broker(b"secret", user) as self.broker:
                 command = test.COMMAND
@@ -140,32 +145,34 @@ class Joining(RoomCase):
     def test_refused(self):
         """an error that will not pass ends the start with one line"""
         for command in (b"XADD", b"XREAD", b"XRANGE"):
-            for error in ("NOPERM this user has no permissions", "WRONGTYPE Operation against",
-                          "ERR unknown command"):
+            for error in ("NOPERM this user has no permissions",
+                          "WRONGTYPE Operation against", "ERR unknown command"):
                 with self.subTest(error), Broker() as self.broker:
                     self.broker.always[command] = broker.refuse(error)
                     self.expect_refused(self.refused(self.url()), 1, error,
                                         "room lobby at 127.0.0.1:")
         self.broker.shut()
         self.expect_refused(self.refused(self.url()), 1, "Connection refused")
-        self.expect_refused(self.refused("redis://no-such-host.invalid/lobby"), 1, "no-such-host")
+        self.expect_refused(self.refused("redis://no-such-host.invalid/lobby"), 1,
+                            "no-such-host")
 
     def test_url(self):
         """wrong usage, with the form that is right"""
         form = "redis://[user:password@]host[:port]/room"
         for url in ("lobby", "http://x/lobby", "redis://", "redis://x", "redis://x/",
-                    "redis:///lobby", "redis://x:0/a", "redis://x:65536/a", "redis://x:/a",
-                    "redis://x:1x/a",
-                    "redis://[::1/a", "redis://[::1]x/a", "redis://u:%zz@x/a", "redis://x/%00",
-                    "redis://x/a%2", "redis://:secret@/a", "redis://x/" + 1100 * "a"):
+                    "redis:///lobby", "redis://x:0/a", "redis://x:65536/a",
+                    "redis://x:/a", "redis://x:1x/a",
+                    "redis://[::1/a", "redis://[::1]x/a", "redis://u:%zz@x/a",
+                    "redis://x/%00", "redis://x/a%2", "redis://:secret@/a",
+                    "redis://x/" + 1100 * "a"):
             with self.subTest(url):
                 self.expect_refused(self.refused(url), 2, form)
         self.expect_refused(self.refused("rediss://:secret@x/lobby"), 2, "TLS", "proxy")
 
     def test_passing_errors(self):
         """an error that may pass is waited for"""
-        for error in ("LOADING Redis is loading", "MISCONF x", "CLUSTERDOWN x", "NOREPLICAS x",
-                      "BUSY x", "READONLY x", "UNBLOCKED x", "OOM x"):
+        for error in ("LOADING Redis is loading", "MISCONF x", "CLUSTERDOWN x",
+                      "NOREPLICAS x", "BUSY x", "READONLY x", "UNBLOCKED x", "OOM x"):
             for command in (b"XADD", b"XREAD", b"XRANGE"):
                 with self.subTest(error), Broker() as self.broker:
                     self.broker.next(command, broker.refuse(error))
@@ -227,7 +234,8 @@ class Chat(RoomCase):
 
     def test_any_bytes(self):
         """any bytes, any sizes; replies cut into pieces of 7 bytes"""
-        texts = [b"", b"\0", b"\r", b"$3\r", b"x" * 1024, bytes(set(range(256)) - {10}), b"-ERR"]
+        texts = [b"", b"\0", b"\r", b"$3\r", b"x" * 1024, bytes(set(range(256)) - {10}),
+                 b"-ERR"]
         self.broker.cut = 7
         a, b = (self.join(self.serve()) for _ in range(2))
         a.send(b"".join(text + b"\n" for text in texts))
@@ -299,7 +307,7 @@ class Chat(RoomCase):
         server.expect_end(0)
 
     def test_full(self):
-        """3 MB wait for a broker that is away: a megabyte here, the rest in the sockets"""
+        """3 MB wait for a broker that is away: 1 MB here, the rest in the sockets"""
         server = self.serve("-t 1")
         peer = self.join(server)
         witness = self.join(self.serve())
@@ -355,7 +363,7 @@ class Trouble(RoomCase):
         self.assertEqual(len(self.entries()), 1)
 
     def test_late_copy(self):
-        """what a cut connection still delivers, long after, is dropped; so by newcomers"""
+        """what a cut connection delivers long after is dropped, by newcomers too"""
         servers = [self.serve()]
         peers = [self.join(servers[0])]
         peers[0].send(b"first\n")
@@ -372,9 +380,9 @@ class Trouble(RoomCase):
 
     def test_refused_entry(self):
         """a refused entry is neither lost nor overtaken"""
-        for error, links in (("LOADING x", 0), ("MISCONF x", 0), ("BUSY x", 0), ("OOM x", 0),
-                             ("READONLY x", 1), ("NOPERM x", 1), ("ERR x", 1), ("WRONGTYPE x", 1),
-                             ("\x1b]forged\x07", 1)):
+        for error, links in (("LOADING x", 0), ("MISCONF x", 0), ("BUSY x", 0),
+                             ("OOM x", 0), ("READONLY x", 1), ("NOPERM x", 1),
+                             ("ERR x", 1), ("WRONGTYPE x", 1), ("\x1b]forged\x07", 1)):
             with self.subTest(error), Broker() as self.broker:
                 server = self.serve()
                 peer = self.join(server)
@@ -385,7 +393,8 @@ class Trouble(RoomCase):
                 self.expect(peer, b"first", b"second")
                 server.expect_log(b"rejoined")
                 self.assertEqual(len(self.broker.links), 2 + 3 * links)
-                self.assertEqual(self.broker.count(b"XTRIM"), 3 if error == "OOM x" else 0)
+                self.assertEqual(self.broker.count(b"XTRIM"),
+                                 3 if error == "OOM x" else 0)
                 self.assertEqual(server.log.count(b"lost the room"), 1)
 
     def test_moved(self):
@@ -436,7 +445,8 @@ class Trouble(RoomCase):
             else:
                 self.broker.next(b"XREAD", broker.obey_by_half)
             for part in range(3):
-                self.broker.add(ROOM, fields(3 * number + part, b"%d.%d\n" % (number, part)))
+                self.broker.add(ROOM,
+                                fields(3 * number + part, b"%d.%d\n" % (number, part)))
             self.expect(peer, *(b"%d.%d" % (number, part) for part in range(3)))
         self.assertEqual(server.log.count(MISSED), 0)
         server.expect_log(b"rejoined")
@@ -466,7 +476,8 @@ class Trouble(RoomCase):
         wrong = [[b"text", b"hello\n"], [], fields(0, b"half a message"),
                  fields(0, b"a\n", b"short"), [*fields(0, b"x\n"), b"more", b""],
                  [b"o", ORIGIN, b"n", b"-1", b"d", b"x\n"],
-                 [b"o", ORIGIN, b"n", b"", b"d", b"x\n"], [b"n", b"0", b"o", ORIGIN, b"d", b"x\n"],
+                 [b"o", ORIGIN, b"n", b"", b"d", b"x\n"],
+                 [b"n", b"0", b"o", ORIGIN, b"d", b"x\n"],
                  fields(10 ** 18, b"x\n"), fields(0, b"x" * 300000 + b"\n"),
                  [b"x", b""] * 5000]
         for entry in wrong:
@@ -502,7 +513,7 @@ class Holes(RoomCase):
         """a server that was never heard of begins with a message in the middle"""
         server = self.serve()
         peer = self.join(server)
-        self.broker.add(ROOM, fields(7))                            # joins again, that is all
+        self.broker.add(ROOM, fields(7))                        # joins again, that is all
         self.broker.add(ROOM, fields(8, b"eight\n"))
         self.expect(peer, b"eight")
         self.broker.add(ROOM, fields(7, b"seven\n", ORIGIN[::-1]))
@@ -523,7 +534,7 @@ class Holes(RoomCase):
     def delete_first(self, link: broker.Link, words: List[bytes]) -> None:
         del self.broker.streams[ROOM][:]
         time.sleep(0.002)               # or it may get the same ID again
-        self.broker.add(ROOM, fields(2, b"three\n"))   # fits, but who knows what has gone?
+        self.broker.add(ROOM, fields(2, b"three\n"))    # fits, but what else has gone?
         link.send(self.broker.reply(link, words))
 
     def test_lost_and_trimmed(self):
@@ -553,7 +564,7 @@ class Holes(RoomCase):
         self.assertEqual(server.log.count(MISSED), 0)
 
     def test_in_flight(self):
-        """what was in flight, and what waited, is kept and comes after the new beginning"""
+        """what was in flight, and what waited, is kept, and follows the new beginning"""
         server = self.serve()
         other = self.serve()
         peer, witness = self.join(server), self.join(other)
@@ -615,7 +626,7 @@ class Slow(RoomCase):
         self.assertEqual([entry[3] for entry in self.entries(False)], [b"0", b"1", b"2"])
 
     def test_silent(self):
-        """a connection that answers nothing for 10 s is given up; held-back replies too late"""
+        """a connection silent for 10 s is given up; held-back replies come too late"""
         for command in (b"XADD", b"XREAD"):
             with self.subTest(command), Broker() as self.broker:
                 server = self.serve()
@@ -636,12 +647,13 @@ class Slow(RoomCase):
         """the stream's IDs are behind the cursor: XREAD would wait for ever"""
         server = self.serve()
         peer = self.join(server)
-        with self.broker.changed:       # an entry from the future, of which nothing is left
+        with self.broker.changed:       # an entry from the future; it will be deleted
             entry = broker.Entry((1 << 50, 0), fields(0, b"x" * 5000 + b"\n"))
             self.broker.streams[ROOM].append(entry)
             self.broker.changed.notify_all()
         self.expect(peer, b"x" * 5000)
-        self.wait(lambda: self.broker.of(b"XREAD")[-1][-1] == b"%d-0" % (1 << 50), "the cursor")
+        self.wait(lambda: self.broker.of(b"XREAD")[-1][-1] == b"%d-0" % (1 << 50),
+                  "the cursor")
         del self.broker.streams[ROOM][-1:]
         self.assertTrue(server.log.wait(MISSED + b"1 clients", 1, 30))
         peer.expect_closed()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Tests the steps as steps: each does what it says, no more, and little differs from the last.
+"""Tests the steps: each does what it says, no more, and little differs from the last.
 
     STEPS=DIR python3 tests/system/steps_test.py [CLASS[.TEST]]
 
-STEPS is the folder with the six programs, named as their sources: 1-accept and so on. `make test`
-builds them and runs this for both backends.
+STEPS is the folder with the six programs, named as their sources: 1-accept and so on.
+`make test` builds them and runs this for both backends.
 """
 import difflib
 import os
@@ -36,14 +36,16 @@ def program(number: int) -> str:
 
 
 def run_tests(number: int, names: List[str], deadline: int) -> Tuple[int, str]:
-    """Runs tests of test.py on a step, and waits at most deadline seconds for any one thing.
+    """Runs tests of test.py on a step; waits at most deadline seconds for any one thing.
 
-    Returns the exit status and what was said. On ^C, run() would kill test.py before it has ended
-    its servers.
+    Returns the exit status and what was said. On ^C, run() would kill test.py before it
+    has ended its servers.
     """
     with subprocess.Popen(
-            [sys.executable, test.__file__, "--server", program(number) + " {port}", *names],
-            env={**os.environ, "CHATSRV_TEST_DEADLINE": str(deadline)}, universal_newlines=True,
+            [sys.executable, test.__file__, "--server", program(number) + " {port}",
+             *names],
+            env={**os.environ, "CHATSRV_TEST_DEADLINE": str(deadline)},
+            universal_newlines=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         said = process.communicate()[0]
     return process.returncode, said
@@ -75,7 +77,8 @@ class Sources(unittest.TestCase):
             with self.subTest(step=new.name):
                 diff = list(difflib.unified_diff(old.read_text().splitlines(),
                                                  new.read_text().splitlines(), n=3))[2:]
-                hunks, added, removed = (sum(line[0] == mark for line in diff) for mark in "@+-")
+                hunks, added, removed = (sum(line[0] == mark for line in diff)
+                                         for mark in "@+-")
                 self.assertLessEqual(added + removed, 110 if new.name[0] == "2" else 45)
                 self.assertLessEqual(hunks, 6)
                 self.assertGreaterEqual(added / (added + removed), 0.8)
@@ -94,7 +97,7 @@ class Senders(unittest.TestCase):
     """What the kernel has acknowledged to a sender is read, however the sender leaves."""
 
     def test_said_and_closed(self):
-        """The messages and the end of a client come in one wake-up: all is answered first."""
+        """A client's messages and end come in one wake-up: all is answered first."""
         for number in range(4, 7):
             with self.subTest(step=number), Server(program(number) + " {port}") as server:
                 peer = server.connect()
@@ -161,7 +164,7 @@ class Resources(unittest.TestCase):
     """Visitors who come and go leave nothing behind, from step 3 on."""
 
     def visit(self, server: Server, count: int) -> None:
-        """Visitors come and go, one by one: with a message, half a one, by FIN and by reset."""
+        """Visitors come and go: with a message, half a one, by FIN and by reset."""
         gone = server.log.count(TERMINATED)
         for number in range(count):
             peer = server.connect()
@@ -206,7 +209,7 @@ class Resources(unittest.TestCase):
                 server.expect_alive()
 
     def test_leak(self):
-        """Step 2 runs out of descriptors, for it never closes one; it does not spin, though."""
+        """Step 2 runs out of descriptors, as it never closes one, but does not spin."""
         with Server(program(2) + " {port}", nofile=16) as server:
             for _ in range(20):
                 server.connect().reset()
@@ -222,7 +225,8 @@ class Valgrind(unittest.TestCase):
     def test_visits(self):
         for number in range(3, 7):
             with self.subTest(step=number), tempfile.NamedTemporaryFile("r") as report:
-                valgrind = ("valgrind --leak-check=full --track-fds=yes --error-exitcode=99 "
+                valgrind = ("valgrind --leak-check=full --track-fds=yes"
+                            " --error-exitcode=99 "
                             f"--log-file={report.name} ")
                 with Server(valgrind + program(number) + " {port}") as server:
                     Resources.visit(self, server, 30)
@@ -231,7 +235,8 @@ class Valgrind(unittest.TestCase):
                 found = report.read()
                 self.assertRegex(found, "ERROR SUMMARY: 0 errors", found)
                 self.assertNotRegex(found, r"(definitely|indirectly) lost: [1-9]", found)
-                connections = re.findall(r"Open AF_INET socket .* <-> (?!unbound).*", found)
+                connections = re.findall(r"Open AF_INET socket .* <-> (?!unbound).*",
+                                         found)
                 self.assertEqual(connections, [])
 
 

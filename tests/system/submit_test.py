@@ -20,7 +20,8 @@ class Submit(unittest.TestCase):
         return subprocess.run([MAKE, "submit", *arguments], cwd=ROOT,
                               env={**os.environ, "SUBMIT_TESTS": "Test6",
                                    "SUBMIT_CHATSRV_TESTS": "Messages.test_prefix",
-                                   "SUBMIT_CLIENT_TESTS": "PipeTest.test_lines_in_and_out"},
+                                   "SUBMIT_CLIENT_TESTS":
+                                       "PipeTest.test_lines_in_and_out"},
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               universal_newlines=True)
 
