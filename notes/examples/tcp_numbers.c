@@ -43,20 +43,21 @@ static int server_dial(const char *host, const char *port)
     return fd;
 }
 
-/* Reads len bytes. Returns how many came before the end, or -1. */
-static ssize_t read_all(int fd, unsigned char *bytes, size_t len)
+/*
+ * Reads len bytes. Returns how many came before the end. A reset is one, too: a server
+ * that closes while a number of ours is unread ends the connection by it.
+ */
+static size_t read_all(int fd, unsigned char *bytes, size_t len)
 {
     size_t have = 0;
 
     while (have < len) {
         ssize_t n = read(fd, bytes + have, len - have);
-        if (n < 0)
-            return -1;
-        if (n == 0)
+        if (n <= 0)
             break;
         have += (size_t)n;
     }
-    return (ssize_t)have;
+    return have;
 }
 
 /* Returns 0, or -1 if the server is gone. */
@@ -74,7 +75,7 @@ static int number_send(int fd, int32_t number)
 static int number_receive(int fd, int32_t *number)
 {
     unsigned char bytes[NUMBER];
-    ssize_t n = read_all(fd, bytes, sizeof bytes);
+    size_t n = read_all(fd, bytes, sizeof bytes);
     uint32_t value = 0;
 
     if (n != NUMBER)

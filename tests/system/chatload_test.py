@@ -27,7 +27,7 @@ from support import free_ports
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATLOAD = os.environ.get("CHATLOAD", os.path.join(ROOT, "build", "bench", "chatload"))
 SERVER = os.environ.get("CHATSRV_TEST_SERVER",
-                        os.path.join(ROOT, "build", "chatsrv") + " {port}")
+                        os.path.join(ROOT, "build", "chatsrv") + " -b 1000000000 {port}")
 PATIENCE = 60  # seconds, for what should take a fraction of one
 ATTEMPTS = 5   # to start a server: another program may take the free port first
 
