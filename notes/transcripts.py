@@ -1,29 +1,34 @@
 #!/usr/bin/env python3
-"""Runs every ```console block of the chapters and compares what comes with what stands there.
+"""Runs every ```console block of the chapters and compares what comes with what stands
+there.
 
-    python3 notes/transcripts.py check [CHAPTER ...]    says what differs, with exit status 1
+    python3 notes/transcripts.py check [CHAPTER ...]    says what differs, with exit
+                                                        status 1
     python3 notes/transcripts.py write [CHAPTER ...]    puts what comes into the chapters
 
-The blocks of a chapter run in order, as a plain user, in a copy of the repository, on a network
-of their own (unshare(1)), with 1024 descriptors, each in a terminal: in the one that a comment
-on the line before the block names, else in the one called "shell". In a block
+The blocks of a chapter run in order, as a plain user, in a copy of the repository, on a
+network of their own (unshare(1)), with 1024 descriptors, each in a terminal: in the one
+that a comment on the line before the block names, else in the one called "shell".
+In a block
 
     $ words                     is a command; the lines that follow it are its output
     ...                         stands for any lines, and inside a line for any text
 
-    <!-- terminal server -->            the block belongs to the terminal "server". Without a
-                                        command, it shows what the last one there has said since
-    <!-- types "hello", "^C" -->        what is typed into the program that the block starts, or,
-                                        before all else, into the one that has been running
+    <!-- terminal server -->            the block belongs to the terminal "server".
+                                        Without a command, it shows what the last one
+                                        there has said since
+    <!-- types "hello", "^C" -->        what is typed into the program that the block
+                                        starts, or, before all else, into the one that
+                                        has been running
     <!-- terminal a; types "^D" -->     both
     <!-- not run: reason -->            the block is not run; the reason is listed
     <!-- no block is run: reason -->    the same for a whole chapter
 
-A command that is the last one of its block runs on if the next block of its terminal does not
-begin with a command. At the end of a chapter nothing may be left running.
+A command that is the last one of its block runs on if the next block of its terminal does
+not begin with a command. At the end of a chapter nothing may be left running.
 
-What differs from run to run is made equal by MASKS before two lines are compared. A chapter whose
-blocks need a tool that is missing is left from there on, and listed.
+What differs from run to run is made equal by MASKS before two lines are compared. A
+chapter whose blocks need a tool that is missing is left from there on, and listed.
 """
 import argparse
 import contextlib
@@ -50,8 +55,8 @@ DEADLINE = float(os.environ.get("TRANSCRIPTS_DEADLINE") or 120)    # s, for any 
 QUIET = 1.0             # s without output: only `write` takes that for the end
 USER = 65534            # nobody: who runs the commands if we are root
 DESCRIPTORS = 1024
-TOOLS = ("nc", "lsof", "strace", "ss", "top", "ps", "git", "gdb", "redis-server", "redis-cli",
-         "valgrind", "tmux", "socat", "pgrep", "bmake", "curl",
+TOOLS = ("nc", "lsof", "strace", "ss", "top", "ps", "git", "gdb", "redis-server",
+         "redis-cli", "valgrind", "tmux", "socat", "pgrep", "bmake", "curl",
          "haproxy", "stunnel", "openssl", "websockify", "svlogd", "systemd-analyze")
 READY = "\x1b]777;ready\x07"        # comes before each prompt
 
@@ -94,21 +99,26 @@ def line_matches(expected: str, came: str) -> bool:
 
 def matches(expected: List[str], came: List[str]) -> bool:
     """
-    >>> matches(["a", "...", "c"], ["a", "b", "b", "c"]), matches(["a", "c"], ["a", "b", "c"])
-    (True, False)
-    >>> matches(["x ... z"], ["x y z"]), matches(["12345"], ["6789"]), matches(["..."], [])
-    (True, True, True)
+    >>> matches(["a", "...", "c"], ["a", "b", "b", "c"])
+    True
+    >>> matches(["a", "c"], ["a", "b", "c"])
+    False
+    >>> matches(["x ... z"], ["x y z"]), matches(["12345"], ["6789"])
+    (True, True)
+    >>> matches(["..."], [])
+    True
     """
     here = {0}                  # how many of the lines that came may have been matched
     for line in expected:
         if line.strip() == "...":
             here = set(range(min(here), len(came) + 1)) if here else here
         else:
-            here = {at + 1 for at in here if at < len(came) and line_matches(line, came[at])}
+            here = {at + 1 for at in here
+                    if at < len(came) and line_matches(line, came[at])}
     return len(came) in here
 
 
-# ---- Chapters ----------------------------------------------------------------------------------
+# ---- Chapters --------------------------------------------------------------------------
 
 class Block(NamedTuple):
     chapter: pathlib.Path
@@ -131,13 +141,15 @@ def chapters() -> List[pathlib.Path]:
 
 def blocks(chapter: pathlib.Path) -> Iterator[Block]:
     text = chapter.read_text(encoding="utf-8")
-    lines, whole = text.split("\n"), re.search(r"^<!-- no block is run: (.*) -->$", text, re.M)
+    lines, whole = text.split("\n"), re.search(
+        r"^<!-- no block is run: (.*) -->$", text, re.M)
     for first, line in enumerate(lines):
         if line != "```console":
             continue
         last = lines.index("```", first)
         above, note = first - 1, ""
-        while above >= 0 and re.match(r"<!-- (terminal|types|not run)\b.* -->$", lines[above]):
+        while above >= 0 and re.match(r"<!-- (terminal|types|not run)\b.* -->$",
+                                      lines[above]):
             note, above = lines[above] + note, above - 1
         terminal = re.search(r"terminal (\w+)", note)
         types = re.search(r"types (\".*?\")(?:;| -->)", note)
@@ -170,7 +182,7 @@ def tools_of(block: Block) -> List[str]:
     return [tool for tool in TOOLS if tool in words]
 
 
-# ---- Terminals ---------------------------------------------------------------------------------
+# ---- Terminals -------------------------------------------------------------------------
 
 class Late(Exception):
     """What was awaited did not come."""
@@ -187,10 +199,12 @@ class Terminal:
         path = os.environ.get("PATH", "/usr/bin:/bin")
         self.shell = subprocess.Popen(
             ["bash", "--norc", "--noprofile", "--noediting", "-i"], cwd=str(folder),
-            stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=lambda: as_user(theirs),
-            env={"PATH": path, "HOME": str(folder.parent), "LANG": "C.UTF-8", "TERM": "xterm",
-                 "PS1": "$ ", "PS2": "", "HISTFILE": "/dev/null", "USER": "student",
-                 "PROMPT_COMMAND": f"printf '{READY}'", "GIT_PAGER": "cat"})
+            stdin=theirs, stdout=theirs, stderr=theirs,
+            preexec_fn=lambda: as_user(theirs),
+            env={"PATH": path, "HOME": str(folder.parent), "LANG": "C.UTF-8",
+                 "TERM": "xterm", "PS1": "$ ", "PS2": "", "HISTFILE": "/dev/null",
+                 "USER": "student", "PROMPT_COMMAND": f"printf '{READY}'",
+                 "GIT_PAGER": "cat"})
         os.close(theirs)
         self.master = ours
         threading.Thread(target=self._read, daemon=True).start()
@@ -211,7 +225,8 @@ class Terminal:
 
     def lines(self) -> List[str]:
         """What has come and has not been shown."""
-        text = self.text[self.seen:].replace(READY, "").replace("\r\n", "\n").replace("\r", "")
+        text = (self.text[self.seen:].replace(READY, "")
+                .replace("\r\n", "\n").replace("\r", ""))
         if text.endswith("\n"):
             text = text[:-1]
         return text.split("\n") if text else []
@@ -304,7 +319,7 @@ def as_user(terminal: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-# ---- Running a chapter -------------------------------------------------------------------------
+# ---- Running a chapter -----------------------------------------------------------------
 
 class Run:
     """A chapter's blocks, one after the other."""
@@ -365,12 +380,14 @@ class Run:
         elif not words and not runs_on and block.types:
             self.wait_prompt(terminal, ready + 1)
         elif runs_on or not words:
-            terminal.wait(lambda: self.same(block, terminal, terminal.said()), "the output")
+            terminal.wait(lambda: self.same(block, terminal, terminal.said()),
+                          "the output")
             if words and block.lines[-1].endswith(words[-1].split("\n")[-1]):
                 terminal.wait_asleep()      # it says nothing, so that is all one can see
         else:
             self.wait_prompt(terminal, ready + len(words))
-            if not self.writing:        # what jobs in the background have to say may come later
+            # What jobs in the background have to say may come later.
+            if not self.writing:
                 with contextlib.suppress(Late):
                     terminal.wait(lambda: self.same(block, terminal, terminal.said())
                                   or "&" not in "".join(words), "")
@@ -378,10 +395,14 @@ class Run:
     def wait_prompt(self, terminal: Terminal, number: int) -> None:
         """Until as many commands have ended; the first prompt is the one before them."""
         terminal.wait(lambda: terminal.at_prompt()
-                      and terminal.text[terminal.seen:].count(READY) >= number, "the prompt")
+                      and terminal.text[terminal.seen:].count(READY) >= number,
+                      "the prompt")
 
     def wait_before(self, terminal: Terminal, block: Block, text: str, start: int) -> int:
-        """Until all has come that stands before the text that is typed. Returns its place."""
+        """Until all has come that stands before the text that is typed.
+
+        Returns its place.
+        """
         if self.writing:
             time.sleep(QUIET)
             terminal.wait_quiet()
@@ -406,7 +427,8 @@ def copy_make(folder: pathlib.Path) -> pathlib.Path:
         ".git", "build", "mine", "__pycache__", "chatsrv", "chatcl"))
     if shutil.which("git"):
         for words in (["init", "-q"], ["add", "-A"],
-                      ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "."]):
+                      ["-c", "user.name=a", "-c", "user.email=a@b",
+                       "commit", "-qm", "."]):
             subprocess.run(["git", *words], cwd=str(copy), check=True)
     if os.getuid() == 0:
         for path in (folder, copy, *copy.rglob("*")):
@@ -414,7 +436,8 @@ def copy_make(folder: pathlib.Path) -> pathlib.Path:
     return copy
 
 
-def chapter_run(chapter: pathlib.Path, copy: pathlib.Path, writing: bool) -> Tuple[int, int]:
+def chapter_run(chapter: pathlib.Path, copy: pathlib.Path,
+                writing: bool) -> Tuple[int, int]:
     """Returns how many blocks were run and how many were not as they stand."""
     wanted, wrong = [], 0
     for block in blocks(chapter):
@@ -422,8 +445,8 @@ def chapter_run(chapter: pathlib.Path, copy: pathlib.Path, writing: bool) -> Tup
         if block.not_run:
             print(f"not run: {block.name()}: {block.not_run}", flush=True)
         elif missing:
-            print(f"not run: {block.name()} and what follows: {', '.join(missing)} is missing",
-                  flush=True)
+            print(f"not run: {block.name()} and what follows: "
+                  f"{', '.join(missing)} is missing", flush=True)
             break
         else:
             wanted.append(block)
@@ -454,15 +477,16 @@ def differs(block: Block, came: List[str]) -> None:
 def chapter_write(chapter: pathlib.Path, new: List[Tuple[Block, List[str]]]) -> None:
     lines = chapter.read_text(encoding="utf-8").split("\n")
     for block, came in reversed(new):
-        lines[block.number - 1:block.number - 1 + len(block.lines)] = [l.rstrip() for l in came]
+        lines[block.number - 1:block.number - 1 + len(block.lines)] = [
+            l.rstrip() for l in came]
     chapter.write_text("\n".join(lines), encoding="utf-8")
 
 
-# ---- A world of its own ------------------------------------------------------------------------
+# ---- A world of its own ----------------------------------------------------------------
 
 def own_world(arguments: List[str]) -> None:
-    """Starts this program again where nobody else has a port or a process; returns there, or
-    where that cannot be had."""
+    """Starts this program again where nobody else has a port or a process; returns there,
+    or where that cannot be had."""
     if os.environ.get("TRANSCRIPTS_INSIDE"):
         loopback_up()
         return
@@ -472,14 +496,15 @@ def own_world(arguments: List[str]) -> None:
             # The shell waits for the orphans of that world, as its first process has to.
             words += ["sh", "-c", '"$@"; exit $?', "sh"]
             os.execvpe("unshare", [*words, sys.executable, __file__, *arguments],
-                       {**os.environ, "TRANSCRIPTS_INSIDE": "1", "TRANSCRIPTS_MAPPED": mapped})
+                       {**os.environ, "TRANSCRIPTS_INSIDE": "1",
+                        "TRANSCRIPTS_MAPPED": mapped})
     print("without a network of its own: port 3100 has to be free", flush=True)
 
 
 def loopback_up() -> None:
     with socket.socket() as any_socket:
-        request = struct.pack("16sh14x", b"lo", 0x1 | 0x40)     # IFF_UP, IFF_RUNNING
-        fcntl.ioctl(any_socket, 0x8914, request)                # SIOCSIFFLAGS, netdevice(7)
+        request = struct.pack("16sh14x", b"lo", 0x1 | 0x40)  # IFF_UP, IFF_RUNNING
+        fcntl.ioctl(any_socket, 0x8914, request)             # SIOCSIFFLAGS, netdevice(7)
 
 
 def main() -> int:

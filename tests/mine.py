@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """The learner's own steps, in mine/: begins them, tests them, holds them against ours.
 
-    make start 3      begins mine/3-close.c, from one's own step 2 if there is one, else from ours
+    make start 3      begins mine/3-close.c, from one's own step 2 if there is one, else
+                      from ours
     make mine 3       builds that file and no other, and tests it as far as stage 3 goes
     make compare 3    what differs from ours; asks first if the step has not passed yet
 
-The Makefile calls `python3 tests/mine.py start|mine|compare N`. Environment: COMPILE and LINK,
-how to compile in a folder of the repository and what follows the sources.
+The Makefile calls `python3 tests/mine.py start|mine|compare N`. Environment: COMPILE and
+LINK, how to compile in a folder of the repository and what follows the sources.
 """
 import ast
 import difflib
@@ -29,8 +30,8 @@ COMPILE = os.environ.get("COMPILE") or "cc -std=c11 -Wall -Wextra -D_DEFAULT_SOU
 LINK = os.environ.get("LINK") or ""
 SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
-# What may happen to any program on any day, made to happen all the time: from which step on,
-# what faults.c is to do (see there), and what the learner is told about it.
+# What may happen to any program on any day, made to happen all the time: from which step
+# on, what faults.c is to do (see there), and what the learner is told about it.
 FAULTS = ((2, "recv:EINTR:100 recv:EAGAIN:200 recv:short:500 read:EINTR:100",
            "recv() brings less than was sent, or says EAGAIN or EINTR"),
           (4, "send:EINTR:100 send:EAGAIN:400 send:short:1000",
@@ -41,7 +42,7 @@ def tell(text: str = "", end: str = "\n") -> None:
     print(text, end=end, flush=True)
 
 
-# ---- The files ---------------------------------------------------------------------------------
+# ---- The files -------------------------------------------------------------------------
 
 def ours(number: int) -> pathlib.Path:
     return next((ROOT / "steps").glob(f"{number}-*.c"))
@@ -69,7 +70,7 @@ def file_hash(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# ---- What the tests look at --------------------------------------------------------------------
+# ---- What the tests look at ------------------------------------------------------------
 
 class Check(NamedTuple):
     name: str       # Test3.test_ends
@@ -79,23 +80,28 @@ class Check(NamedTuple):
 
 
 def checks() -> Iterator[Check]:
-    """All checks of tests/test.py that bind in some stage; those of TestExtras do in none."""
+    """All checks of tests/test.py that bind in some stage;
+    those of TestExtras do in none."""
     tree = ast.parse((ROOT / "tests" / "test.py").read_text(encoding="utf-8"))
     for group in tree.body:
-        if isinstance(group, ast.ClassDef) and re.fullmatch(r"Test([1-6]|Rules)", group.name):
+        if isinstance(group, ast.ClassDef) \
+                and re.fullmatch(r"Test([1-6]|Rules)", group.name):
             for test in group.body:
                 if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
-                    yield Check(f"{group.name}.{test.name}", ast.get_docstring(test) or "",
+                    yield Check(f"{group.name}.{test.name}",
+                                ast.get_docstring(test) or "",
                                 check_stage(group.name, test), check_rule(test))
 
 
 def check_rule(test: ast.FunctionDef) -> str:
     arguments = [getattr(decorator, "args", []) for decorator in test.decorator_list]
-    return next((args[0].id for args in arguments if args and isinstance(args[0], ast.Name)), "")
+    return next((args[0].id for args in arguments
+                 if args and isinstance(args[0], ast.Name)), "")
 
 
 def check_stage(group: str, test: ast.FunctionDef) -> int:
-    """From which stage on a check binds: its class says so, or its decorator's `stage`."""
+    """From which stage on a check binds: its class says so,
+    or its decorator's `stage`."""
     for decorator in test.decorator_list:
         for keyword in getattr(decorator, "keywords", []):
             if keyword.arg == "stage":
@@ -103,7 +109,7 @@ def check_stage(group: str, test: ast.FunctionDef) -> int:
     return 6 if group == "TestRules" else int(group[4:])
 
 
-# ---- start -------------------------------------------------------------------------------------
+# ---- start -----------------------------------------------------------------------------
 
 def start(number: int) -> int:
     file = mine(number)
@@ -130,7 +136,7 @@ def start(number: int) -> int:
     return 0
 
 
-# ---- mine --------------------------------------------------------------------------------------
+# ---- mine ------------------------------------------------------------------------------
 
 def compile_step(number: int, program: pathlib.Path, extra: str = "",
                  flags: str = SANITIZED) -> Tuple[bool, str]:
@@ -139,22 +145,24 @@ def compile_step(number: int, program: pathlib.Path, extra: str = "",
     command = (f"{COMPILE} {flags} -I../final -o ../{shown(program)} {mine(number).name}"
                f" {extra} {LINK}")
     for attempt in (command, command.replace(flags, "-O1 -g")):
-        result = subprocess.run(["sh", "-c", attempt], cwd=str(MINE), stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, universal_newlines=True,
-                                errors="replace")
-        if result.returncode == 0 or not re.search(r"sanitize|lib[alu]san", result.stdout):
+        result = subprocess.run(["sh", "-c", attempt], cwd=str(MINE),
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                universal_newlines=True, errors="replace")
+        if result.returncode == 0 \
+                or not re.search(r"sanitize|lib[alu]san", result.stdout):
             break           # else this compiler has no sanitizers
         tell("without sanitizers, for this compiler has none")
     return result.returncode == 0, result.stdout
 
 
 def sanitizer_said(program: pathlib.Path) -> str:
-    """What AddressSanitizer and its kin had to say of a program: what, where, freed where."""
+    """What AddressSanitizer and its kin had to say of a program:
+    what, where, freed where."""
     lines: List[str] = []
     for report in sorted(BUILD.glob(f"{program.name}.report.*")):
         for line in report.read_text(errors="replace").splitlines():
-            head = re.search(r"ERROR: (\w+: [\w -]+?)(?: on | \(| in |$)|runtime error: (.*)",
-                             line)
+            head = re.search(r"ERROR: (\w+: [\w -]+?)(?: on | \(| in |$)"
+                             r"|runtime error: (.*)", line)
             if head:
                 lines.append("  " + (head[1] or f"{line.strip()}"))
             elif re.match(r"(READ|WRITE|freed by|previously allocated)", line):
@@ -169,17 +177,21 @@ def mine_file(program: pathlib.Path) -> pathlib.Path:
     return MINE / (re.sub("-(faults|plain)$", "", program.name) + ".c")
 
 
-def run_tests(names: List[str], program: pathlib.Path, **environment: str) -> Tuple[bool, str]:
-    """Runs tests of test.py on a program. Returns whether all passed and what was said."""
+def run_tests(names: List[str], program: pathlib.Path,
+              **environment: str) -> Tuple[bool, str]:
+    """Runs tests of test.py on a program.
+
+    Returns whether all passed and what was said.
+    """
     for report in BUILD.glob(f"{program.name}.report.*"):
         report.unlink()
     options = f"log_path={shown(BUILD)}/{program.name}.report"
     environment = {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": options, **environment}
-    command = [sys.executable, "tests/test.py", "--server", f"{shown(program)} {{port}}", "-f",
-               *names]
+    command = [sys.executable, "tests/test.py", "--server",
+               f"{shown(program)} {{port}}", "-f", *names]
     with subprocess.Popen(command, cwd=str(ROOT), stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True, errors="replace",
-                          env={**os.environ, **environment}) as process:
+                          stderr=subprocess.STDOUT, universal_newlines=True,
+                          errors="replace", env={**os.environ, **environment}) as process:
         try:
             said = process.communicate()[0]
         except KeyboardInterrupt:       # test.py gets it too, and ends its servers
@@ -188,7 +200,8 @@ def run_tests(names: List[str], program: pathlib.Path, **environment: str) -> Tu
     report = sanitizer_said(program)
     if report:
         return False, (f"{said if process.returncode else ''}\n"
-                       f"A sanitizer has found this in {shown(mine_file(program))}:\n{report}\n")
+                       f"A sanitizer has found this in {shown(mine_file(program))}:\n"
+                       f"{report}\n")
     return process.returncode == 0, said
 
 
@@ -220,8 +233,10 @@ def line_of(what: str, passed: Optional[bool], note: str = "") -> None:
 
 def mine_tests(number: int, program: pathlib.Path) -> Tuple[bool, str]:
     """The stages one by one, then the rules; stops at the first that fails."""
-    groups: Dict[str, List[str]] = {f"Test{n}": [f"Test{n}"] for n in range(1, number + 1)}
-    rules = [c.name for c in checks() if c.name.startswith("TestRules") and c.stage <= number]
+    groups: Dict[str, List[str]] = {f"Test{n}": [f"Test{n}"]
+                                    for n in range(1, number + 1)}
+    rules = [c.name for c in checks()
+             if c.name.startswith("TestRules") and c.stage <= number]
     if rules:           # an idle server first: who spins is slow at everything else
         rules.sort(key=lambda name: "test_idle" not in name)
         groups["the rules so far" if number < 6 else "all rules"] = rules
@@ -231,9 +246,10 @@ def mine_tests(number: int, program: pathlib.Path) -> Tuple[bool, str]:
         line_of(what, passed, counted(said))
         if not passed:
             return False, first_verdict(said)
-    skipped = re.search(r"^skipped: built with a sanitizer.*?:((?: Test\w+\.\w+,?)+)", said,
-                        re.MULTILINE)
-    return memory_tests(number, skipped[1].replace(",", "").split()) if skipped else (True, "")
+    skipped = re.search(r"^skipped: built with a sanitizer.*?:((?: Test\w+\.\w+,?)+)",
+                        said, re.MULTILINE)
+    return (memory_tests(number, skipped[1].replace(",", "").split()) if skipped
+            else (True, ""))
 
 
 def memory_tests(number: int, names: List[str]) -> Tuple[bool, str]:
@@ -254,7 +270,8 @@ def fault_tests(number: int) -> Tuple[bool, str]:
         return True, ""
     faults = ROOT / "tests" / "system" / "faults.c"
     wraps = sorted(set(re.findall(r"__wrap_(\w+)\(", faults.read_text(encoding="utf-8"))))
-    link = " ".join(["-x c ../tests/system/faults.c", *(f"-Wl,--wrap={name}" for name in wraps)])
+    link = " ".join(["-x c ../tests/system/faults.c",
+                     *(f"-Wl,--wrap={name}" for name in wraps)])
     program = BUILD / f"{mine(number).stem}-faults"
     what = "recv and send that do less" if len(kinds) > 1 else "recv that does less"
     tell(f"  {what:28}", end="")
@@ -273,10 +290,12 @@ def fault_tests(number: int) -> Tuple[bool, str]:
             FAULTS=" ".join(kind[1] for kind in kinds), FAULTS_COUNTS=str(counts))
         if not passed:
             line_of(what, False, counted(said))
-            return False, (first_verdict(said) + "\n\nThis was with calls that do less than they"
-                           " were asked for, as all of them may:\n"
+            return False, (first_verdict(said)
+                           + "\n\nThis was with calls that do less than they were asked "
+                             "for, as all of them may:\n"
                            + "\n".join(f"  {kind[2]}" for kind in kinds)
-                           + "\nTake every outcome of a call into account; keep what is left.")
+                           + "\nTake every outcome of a call into account; "
+                             "keep what is left.")
     if int.from_bytes(counts.read_bytes()[8:16], sys.byteorder) == 0:
         line_of(what, None, "not looked at: the program calls neither recv() nor send()")
     else:
@@ -306,11 +325,12 @@ def mine_verb(number: int) -> int:
         return 1
     passed_mark(number).write_text(file_hash(file))
     then = f"make start {number + 1}" if number < 6 else "notes/7-final.md"
-    tell(f"\nStep {number} is done. Ours beside yours: make compare {number}. Then: {then}")
+    tell(f"\nStep {number} is done. Ours beside yours: make compare {number}. "
+         f"Then: {then}")
     return 0
 
 
-# ---- compare -----------------------------------------------------------------------------------
+# ---- compare ---------------------------------------------------------------------------
 
 COLOURS = {"-": "\x1b[31m", "+": "\x1b[32m", "@": "\x1b[36m"}
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Tests the learner's way: make start, make mine, make compare, and the chapters as a workshop.
+"""Tests the learner's way: make start, make mine, make compare, and the chapters as a
+workshop.
 
     python3 tests/system/mine_test.py [--make bmake] [CLASS[.TEST]]
 
@@ -34,18 +35,20 @@ class MineCase(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.root = pathlib.Path(folder.name).resolve() / "a path with spaces"
-        shutil.copytree(str(ROOT), str(self.root), symlinks=True, ignore=shutil.ignore_patterns(
-            ".git", "build", "mine", "__pycache__"))
+        shutil.copytree(str(ROOT), str(self.root), symlinks=True,
+                        ignore=shutil.ignore_patterns(
+                            ".git", "build", "mine", "__pycache__"))
         self.mine = self.root / "mine"
 
     def make(self, *goals: str, status: int = 0, answer: str = "") -> str:
         """Runs make; returns what it said."""
         environment = {name: value for name, value in os.environ.items()
                        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-        result = subprocess.run([MAKE, *goals], cwd=str(self.root), env=environment, input=answer,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                universal_newlines=True)
-        (self.assertNotEqual if status else self.assertEqual)(result.returncode, 0, result.stdout)
+        result = subprocess.run([MAKE, *goals], cwd=str(self.root), env=environment,
+                                input=answer, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, universal_newlines=True)
+        (self.assertNotEqual if status else self.assertEqual)(
+            result.returncode, 0, result.stdout)
         return result.stdout
 
     def ours(self, number: int) -> pathlib.Path:
@@ -70,8 +73,8 @@ class Start(MineCase):
         file = self.mine / "1-accept.c"
         self.assertGreaterEqual(file.read_text().count("TODO"), 4)
         for folder in (self.mine, self.root):       # evloop.h is found from anywhere
-            result = subprocess.run(f"cc {STRICT} -Werror -o /dev/null '{file}'", shell=True,
-                                    cwd=str(folder), stdout=subprocess.PIPE,
+            result = subprocess.run(f"cc {STRICT} -Werror -o /dev/null '{file}'",
+                                    shell=True, cwd=str(folder), stdout=subprocess.PIPE,
                                     stderr=subprocess.STDOUT, universal_newlines=True)
             self.assertEqual((result.returncode, result.stdout), (0, ""))
 
@@ -133,7 +136,8 @@ class Mine(MineCase):
         for answer in ("", "n\n", "\n"):
             said = self.make("compare", "1", status=1, answer=answer)
             self.assertNotIn("listen on", said)
-        self.assertIn("-    printf(\"I listen on", self.make("compare", "1", answer="y\n"))
+        self.assertIn("-    printf(\"I listen on",
+                      self.make("compare", "1", answer="y\n"))
         self.make("mine", "1")
         self.assertIn("+    printf(\"listening on", self.make("compare", "1"))
         self.write(1, self.ours(1).read_text())         # changed since: not passed
@@ -142,7 +146,7 @@ class Mine(MineCase):
         self.assertIn("is the same as", self.make("compare", "1"))
 
 
-# ---- The chapters, typed in --------------------------------------------------------------------
+# ---- The chapters, typed in ------------------------------------------------------------
 
 class Piece(NamedTuple):
     line: int           # in the chapter
@@ -186,14 +190,16 @@ def program_with(program: str, piece: Piece) -> str:
 
 def block_with(block: List[str], piece: Piece) -> List[str]:
     """A block after a difference: each part of it is where its old lines are, once."""
-    for part in re.split(r"^@@ .* @@\n", "\n".join(piece.lines) + "\n", flags=re.MULTILINE):
+    for part in re.split(r"^@@ .* @@\n", "\n".join(piece.lines) + "\n",
+                         flags=re.MULTILINE):
         old, new = ([line[1:] for line in part.splitlines() if line[:1] != sign]
                     for sign in "+-")
         if not part:
             continue
         found = [at for at in range(len(block)) if block[at:at + len(old)] == old]
         if len(found) != 1:
-            raise LookupError(f"{piece.line}: these lines are there {len(found)} times: {old}")
+            raise LookupError(
+                f"{piece.line}: these lines are there {len(found)} times: {old}")
         block = block[:found[0]] + new + block[found[0] + len(old):]
     return block
 
@@ -230,10 +236,11 @@ class Student(MineCase):
             f" -fsyntax-only '{file}'", shell=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, universal_newlines=True)
         self.assertEqual(result.returncode, 0,
-                         f"{file.stem}.md:{piece.line} says that it compiles:\n{result.stdout}")
+                         f"{file.stem}.md:{piece.line} says that it compiles:\n"
+                         f"{result.stdout}")
 
 
-# ---- Typical mistakes --------------------------------------------------------------------------
+# ---- Typical mistakes ------------------------------------------------------------------
 
 class Mistake(NamedTuple):
     step: int
@@ -241,7 +248,8 @@ class Mistake(NamedTuple):
     verdict: List[str]      # what it has to say
 
 
-READ_IS_MESSAGE = """static void on_bytes(struct client *client, const char *bytes, size_t len)
+READ_IS_MESSAGE = """\
+static void on_bytes(struct client *client, const char *bytes, size_t len)
 {
     on_message(client, bytes, bytes[len - 1] == '\\n' ? len - 1 : len);
 }
@@ -297,7 +305,8 @@ class Mistakes(MineCase):
                 said = self.make("mine", str(mistake.step), status=1)
                 verdict = said[said.index("FAIL: "):] if "FAIL: " in said else said
                 for words in mistake.verdict:
-                    self.assertIn(words.replace(" ", ""), re.sub(r"\s+", "", verdict), said)
+                    self.assertIn(words.replace(" ", ""),
+                                  re.sub(r"\s+", "", verdict), said)
 
 
 if __name__ == "__main__":
