@@ -211,7 +211,7 @@ static void on_readable(struct client *client)
         client_close(client, n == 0 ? "end of file" : strerror(errno));
 }
 
-/* One send an event. Room there mostly is, so the loop watches for it only on demand. */
+/* One send per event. There usually is room: the loop watches for it only on demand. */
 static void on_writable(struct client *client)
 {
     ssize_t n = send(client->fd, client->out, client->out_len, 0);

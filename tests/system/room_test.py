@@ -422,7 +422,7 @@ class Play:
     # -- time passes
 
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Everybody goes on for so long, or until something is so."""
+        """Everybody goes on for that long, or until something is so."""
         end = time.monotonic() + seconds
         while not until():
             now = time.monotonic()
