@@ -274,8 +274,12 @@ static void client_mute(struct client *client)
 /* The client will send no more. It still gets all that it was to have until now. */
 static void on_end(struct client *client)
 {
-    /* If sending has failed, the connection was broken, and the line perhaps as well. */
-    bool may_have_tail = client->end == UINT64_MAX && client->send_error == 0;
+    /*
+     * A broken connection may have broken the line as well. But EPIPE from send(2) says
+     * that the client's own end had come before the reset: then the line is whole.
+     */
+    bool line_whole = client->send_error == 0 || client->send_error == EPIPE;
+    bool may_have_tail = client->end == UINT64_MAX && line_whole;
     struct slice message;
 
     client->input_ended = true;

@@ -66,6 +66,22 @@ class Senders(ChatsrvCase):
         for text in texts:
             witness.expect(sender, text)
 
+    @rule(RELEASE, "EPIPE from send(2) says that the peer's end had come before its reset")
+    @unittest.skipUnless(LINUX, "other systems may say EPIPE of a broken line, too")
+    def test_said_without_newline(self):
+        """a sender half-closes behind an unfinished line, and closes with input unread"""
+        witness, other, sender = self.join(3)
+        other.send(b"never read\n")
+        witness.expect(other, b"never read")
+        select.select([sender.sock], [], [], DEADLINE)
+        with self.server.paused():
+            other.send(b"sent to a broken connection\n")
+            sender.send(b"unfinished")
+            sender.half_close()
+            sender.sock.close()
+        witness.expect(other, b"sent to a broken connection")
+        witness.expect(sender, b"unfinished")
+
 
 class Judged(ChatsrvCase):
     """Who is disconnected by a deadline has deserved it."""
