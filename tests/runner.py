@@ -155,7 +155,8 @@ def other_jobs(variant: str) -> Iterator[Job]:
 
 def room_job(variant: str, tests: str) -> Job:
     return Job(f"room script {variant}",
-               "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
+               "CHATSRV_TEST_DEADLINE=30"
+               " CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
                " python3 tests/system/room_script_test.py" % variant,
                tests=tests)
 
