@@ -100,7 +100,8 @@ def test_jobs() -> Iterator[Job]:
     yield room_job("native", "Joining Chat Trouble Holes")
     yield from loop_jobs("native")
     if LINUX:
-        yield from (job for job in loop_jobs("kqueue") if job.name.startswith(KQUEUE_BRIEF))
+        yield from (job for job in loop_jobs("kqueue")
+                    if job.name.startswith(KQUEUE_BRIEF))
         yield Job("kqueue", "{kqueue/kqueue_test}")
     yield from other_jobs("native")
     yield Job("submit", "python3 tests/system/submit_test.py")
@@ -164,7 +165,8 @@ def room_job(variant: str, tests: str) -> Job:
 def check_jobs() -> Iterator[Job]:
     """What `make check` runs."""
     yield from test_jobs()
-    yield from (job for job in loop_jobs("kqueue") if not job.name.startswith(KQUEUE_BRIEF))
+    yield from (job for job in loop_jobs("kqueue")
+                if not job.name.startswith(KQUEUE_BRIEF))
     yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
     yield from right_jobs()
     yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py")
@@ -304,7 +306,7 @@ def lint_jobs() -> Iterator[Job]:
     yield Job("lint columns",
               "python3 -c 'import sys; sys.exit([f + \":\" + str(n) for f in"
               " sys.argv[1:] for n, line in enumerate(open(f, encoding=\"utf-8\"),"
-              f" 1) if len(line) > 101] or 0)' {python}")
+              f" 1) if len(line) > 91] or 0)' {python}")
 
 
 # ---- Building and running --------------------------------------------------------------

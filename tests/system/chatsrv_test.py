@@ -135,7 +135,7 @@ class Limits(ChatsrvCase):
     @rule(CUT, "a client for which bytes wait, and which takes none, is stalled; one "
                "for which nothing waits is not", options="-q -s 1")
     def test_stalled(self):
-        """-s: who takes no byte for that long is disconnected, who is just silent is not"""
+        """-s: who takes no byte for that long is disconnected; who is silent is not"""
         one, two = self.join(2)
         slow, = self.join(1, receive_buffer=4096)
         self.exchange(one, numbered(6000, 1000), [one, two])

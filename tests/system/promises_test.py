@@ -66,7 +66,7 @@ class Senders(ChatsrvCase):
         for text in texts:
             witness.expect(sender, text)
 
-    @rule(RELEASE, "EPIPE from send(2) says that the peer's end had come before its reset")
+    @rule(RELEASE, "EPIPE from send(2) says that the peer's end came before its reset")
     @unittest.skipUnless(LINUX, "other systems may say EPIPE of a broken line, too")
     def test_said_without_newline(self):
         """a sender half-closes behind an unfinished line, and closes with input unread"""
