@@ -302,7 +302,6 @@ def lint_jobs() -> Iterator[Job]:
               "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
               '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
               f" sys.argv[1:]]' {python}")
-    # 90 columns are the rule for new lines; none may have more than 100.
     yield Job("lint columns",
               "python3 -c 'import sys; sys.exit([f + \":\" + str(n) for f in"
               " sys.argv[1:] for n, line in enumerate(open(f, encoding=\"utf-8\"),"
