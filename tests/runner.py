@@ -239,7 +239,7 @@ def check_jobs() -> Iterator[Job]:
     yield Job("mine bmake", "python3 tests/system/mine_test.py --make bmake",
               tests="Start Mine", needs="bmake")
     yield Job("make bmake", "python3 tests/system/make_test.py bmake", needs="bmake")
-    yield Job("mutants", "python3 tests/mutants/mutants.py", alone=True, limit=600)
+    yield Job("mutants", "python3 tests/mutants/mutants.py", alone=True, limit=1800)
 
 
 def right_jobs() -> Iterator[Job]:
