@@ -37,6 +37,14 @@ class ChatsrvCase(ServerCase):
     it then logs fits its buffer and the pipe, whether or not it is read in time.
     """
 
+    def expect_service(self, *living: Peer) -> None:
+        """A newcomer gets the greeting, and not a refusal, and what it says."""
+        newcomer, = self.join(1)
+        newcomer.sync()
+        newcomer.leave()
+        for peer in living:
+            peer.sync()
+
     def expect_farewell(self, peer: Peer, reason: bytes) -> None:
         self.server.expect_log(b"connection terminated: %s (%s)" % (peer.address, reason))
 
