@@ -197,11 +197,13 @@ class Limits(ChatsrvCase):
         one, = self.join(1)
         slow, = self.join(1, receive_buffer=4096)
         texts = numbered(64, 1000)
-        said = 0
+        said = rounds = 0
         while not self.server.log.count(b"lagged more than 200000 bytes"):
             self.exchange(one, texts, [one])
             one.sync()
+            rounds += 1
             said += len(texts) * 1012
+            self.server.expect_log(b", 1000 bytes", rounds * len(texts))    # read so far
             if said > 20 << 20:
                 self.server.fail("a client that does not read to be disconnected",
                                  "it is not")

@@ -105,8 +105,10 @@ static void rules_read(const char *text)
 /* The counts are shared memory, so that they are right even if the program is killed. */
 static void counts_open(const char *path)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    int fd;
 
+    (void)unlink(path); /* a server before may still count in a file of its own */
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     if (fd < 0 || ftruncate(fd, sizeof *faults.counts) < 0)
         wrong(path);
     faults.counts =
