@@ -442,11 +442,6 @@ def is_there(tool: str) -> bool:
 tests_skipped: List[Tuple[str, str]] = []      # the job, and how many
 
 
-AGAIN_MAX = 8                       # more failures than this are no accident
-jobs_failed: Set[str] = set()
-jobs_unsteady: List[str] = []
-
-
 def report(results: Iterable[Result]) -> Iterator[bool]:
     """Prints a line for each result as it comes in, and what a failed job said."""
     for result in results:
@@ -458,7 +453,6 @@ def report(results: Iterable[Result]) -> Iterator[bool]:
               + (f"  {skipped[1]} skipped" if skipped else ""), flush=True)
         if not result.passed:
             print(textwrap.indent(result.output, "      "), flush=True)
-            jobs_failed.add(result.name)
         yield result.passed
 
 
@@ -477,20 +471,7 @@ def run_all(jobs: List[Job]) -> List[bool]:
     passed += report(in_parallel(functools.partial(run_job, job)
                                  for job in jobs if not job.alone))
     passed += report(run_job(job) for job in jobs if job.alone)
-    again([job for job in jobs if job.name in jobs_failed])
     return passed
-
-
-def again(jobs: List[Job]) -> None:
-    """In CI, whose machine others use too: a second look at what failed, one by one.
-
-    What then passes counts as passed, and the last lines name it: its test needs mending.
-    """
-    if not os.environ.get("CI") or len(jobs) > AGAIN_MAX:
-        return
-    for job in jobs:
-        if all(report([run_job(job)._replace(name=f"{job.name}, again")])):
-            jobs_unsteady.append(job.name)
 
 
 def main() -> int:
@@ -518,9 +499,6 @@ def main() -> int:
         print(f"      {job.name}: {', '.join(missing_tools(job))} is not installed")
     if os.environ.get("CI"):
         passed += [False] * len(unable)
-    for name in jobs_unsteady:
-        print(f"unsteady: {name} failed, and passed the second time")
-        passed[passed.index(False)] = True
     print(f"{passed.count(True)} passed, {passed.count(False)} failed")
     return 0 if all(passed) else 1
 
