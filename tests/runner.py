@@ -9,7 +9,8 @@
 The jobs are in the table below. First the programs that they name are built, then the
 jobs run, four at a time since most of them mostly wait, and in the end, one by one, those
 that want the machine to themselves. A job that fails shows all that it said. What cannot
-run here is listed; with CI set in the environment it counts as failed.
+run here is listed; with CI set in the environment it counts as failed. The last lines
+name each job that failed, and what in it.
 """
 import concurrent.futures
 import contextlib
@@ -315,6 +316,7 @@ class Result(NamedTuple):
     passed: bool
     output: str = ""
     seconds: float = 0
+    late: bool = False      # it was stopped, and has not failed by itself
 
 
 # Without what the make above us has told its children.
@@ -358,7 +360,7 @@ def run(name: str, command: str, limit: int = 300, root: pathlib.Path = ROOT) ->
     if late:
         text += f"\nstopped: it took more than {limit} s"
     return Result(name, process.returncode == 0 and not late, text,
-                  time.monotonic() - started)
+                  time.monotonic() - started, late)
 
 
 @functools.lru_cache(None)
@@ -440,6 +442,13 @@ def is_there(tool: str) -> bool:
 # ---- The report ------------------------------------------------------------------------
 
 tests_skipped: List[Tuple[str, str]] = []      # the job, and how many
+failures: List[Result] = []
+
+# How the line begins that names what failed: unittest's, mutants.py's, check.h's, the
+# compiler's.
+HEADLINE = re.compile(r"^(?:(?:FAIL|ERROR)\b|stopped: |\S+\.[ch]:\d+:(?:\d+: error:)? ).*",
+                      re.MULTILINE)
+HEADLINES_MAX = 5       # of one job; all that it said stands further up
 
 
 def report(results: Iterable[Result]) -> Iterator[bool]:
@@ -453,7 +462,25 @@ def report(results: Iterable[Result]) -> Iterator[bool]:
               + (f"  {skipped[1]} skipped" if skipped else ""), flush=True)
         if not result.passed:
             print(textwrap.indent(result.output, "      "), flush=True)
+            failures.append(result)
         yield result.passed
+
+
+def headlines(output: str) -> List[str]:
+    """The lines that name what failed; if there is none, the last one."""
+    found = HEADLINE.findall(output) or output.strip().splitlines()[-1:]
+    more = len(found) - HEADLINES_MAX
+    return found[:HEADLINES_MAX] + [f"and {more} more"] * (more > 0)
+
+
+def print_failures() -> None:
+    """At the end, where one looks first."""
+    if failures:
+        print("failed:")
+    for result in failures:
+        print(f"      {result.name}")
+        for line in headlines(result.output):
+            print(f"            {line}")
 
 
 def in_parallel(tasks: Iterable) -> Iterator[Result]:
@@ -496,9 +523,12 @@ def main() -> int:
     for name, count in tests_skipped:
         print(f"      {name}: {count} of its tests")
     for job in unable:
-        print(f"      {job.name}: {', '.join(missing_tools(job))} is not installed")
-    if os.environ.get("CI"):
-        passed += [False] * len(unable)
+        missing = f"{', '.join(missing_tools(job))} is not installed"
+        print(f"      {job.name}: {missing}")
+        if os.environ.get("CI"):
+            passed.append(False)
+            failures.append(Result(job.name, False, missing))
+    print_failures()
     print(f"{passed.count(True)} passed, {passed.count(False)} failed")
     return 0 if all(passed) else 1
 

@@ -189,6 +189,25 @@ class Verbs(MakeCase):
         self.make("step", "2", "CC=false", status=2)
         self.assertFalse(self.chatsrv.exists())
 
+    def test_failures_named(self):
+        """The last lines name what failed, for one who sees no others."""
+        utf8 = self.root / "final" / "utf8.c"
+        utf8.write_text(utf8.read_text().replace("0x7f", "0x7e"))
+        (self.root / "tests" / "system" / "submit_test.py").write_text(
+            "import unittest\n"
+            "class Case(unittest.TestCase):\n"
+            "    def test_wrong(self): self.fail()\n"
+            "    def test_worse(self): print(undefined)\n"
+            "unittest.main()\n")
+        said = self.make("test", "ONLY=utf8 submit", status=2)
+        named = re.search(r"\nfailed:\n((?: .*\n)+)1 passed, 2 failed\n", said)
+        self.assertTrue(named, said)
+        jobs = re.split(r"^ {6}(?! )", named[1], flags=re.MULTILINE)[1:]
+        for job, says in (("submit", r" +ERROR: test_worse .*\n +FAIL: test_wrong .*"),
+                          ("utf8 native", r" +unit/utf8_test\.c:\d+: .*")):
+            self.assertEqual(sum(bool(re.fullmatch(f"{job}\n{says}\n", found))
+                                 for found in jobs), 1, said)
+
     def test_diff(self):
         self.assertIn("+#include <signal.h>\n", self.make("diff", "4"))
         self.assertIn("\n+int main(", self.make("diff", "N=1"))
