@@ -2,29 +2,31 @@
  * kqueue.c - kqueue(2) and kevent(2) on Linux's epoll, strict, for the tests
  *
  * Interface: sys/event.h. Linked with this file, a program written for kqueue runs on
- * Linux. Where it breaks one of these rules it ends, by abort() and one line on stderr:
+ * Linux. If it breaks one of these rules, one line goes to stderr and abort() ends it:
  *
- *   - No EV_ADD of a filter that is there: kernels differ in what it does.
+ *   - No EV_ADD of a filter that is there already: kernels differ in what it does.
  *   - No EVFILT_READ | EVFILT_WRITE: filters are numbers, not bits.
  *   - No flags other than EV_ADD, EV_ADD | EV_ENABLE or EV_DELETE.
  *   - No descriptor is closed before its filters are deleted.
  *   - No changes and a wait in one kevent().
  *
- * As in the kernels: level-triggered; READ and WRITE are events of their own, and nothing
- * is reported but filters that are there; EV_EOF may come with bytes unread; EBADF for a
- * bad descriptor (macOS: ENOENT for a closed one), ENOENT for deleting an absent filter;
- * with nevents = 0 the first change
- * that fails ends the call, and those before it hold; a signal ends a wait with EINTR,
- * even with SA_RESTART; fork() does not pass a kqueue on. Kernels differ in which event
- * of a descriptor comes first and in what stands between the two, so both vary here.
- * Nor do they agree on a pipe whose other end is closed: some report it always, some once
- * (FreeBSD), some never (NetBSD, OpenBSD). Here, one pipe after the other does each.
+ * As in the kernels: events are level-triggered; READ and WRITE are separate events, and
+ * only filters that are there are reported; EV_EOF may come with bytes unread; a bad
+ * descriptor gives EBADF (on macOS a closed one gives ENOENT), and deleting an absent
+ * filter ENOENT; with nevents = 0 the first change that fails ends the call, and those
+ * before it stay made; a signal ends a wait with EINTR, even with SA_RESTART; a child of
+ * fork() does not inherit the kqueue. Kernels differ in which of a descriptor's events
+ * comes first and in what comes between the two, so both vary here. They also differ in
+ * how often they report a pipe whose other end is closed: always, once (FreeBSD) or never
+ * (NetBSD, OpenBSD). Here successive pipes take turns: one is reported always, one once,
+ * one never.
  *
  * Not as in the kernels:
- *   - Linux tells a socket's error only by clearing it: fflags is ECONNRESET for any.
+ *   - Linux reveals a socket's error only by clearing it: fflags is always ECONNRESET.
  *   - A program's own shutdown(SHUT_WR) makes WRITE ready, but without EV_EOF.
  *   - data is always 1 for EVFILT_WRITE, and for EVFILT_READ on a listening socket.
- *   - A wait returns BATCH epoll events at most, and rounds up to milliseconds.
+ *   - A wait takes at most BATCH epoll events, and its timeout is rounded up to
+ *     milliseconds.
  *   - A regular file is refused with EPERM, as epoll does.
  * One thread only.
  */
@@ -80,7 +82,7 @@ static _Noreturn void rule_broken(int fd, const char *what)
 
 /* ---- the kqueues ---- */
 
-/* Forgets a kqueue by its descriptor, if it is one. */
+/* Forgets the kqueue with that descriptor, if there is one. */
 static void queue_free(int kq)
 {
     struct queue **link = &queues;
@@ -144,7 +146,7 @@ int kqueue(void)
         free(queue);
         return -1;
     }
-    queue_free(kq); /* one that was closed behind our close(), by dup2() for instance */
+    queue_free(kq); /* one that was closed past our close(), by dup2() for instance */
     queue->kq = kq;
     queue->owner = getpid();
     queue->next = queues;
@@ -153,8 +155,8 @@ int kqueue(void)
 }
 
 /*
- * Stands before the C library's close(): the one moment at which a descriptor closed with
- * its filters there can be told from one that is merely silent.
+ * Takes the place of the C library's close(). Only here can a descriptor that is closed
+ * with its filters still there be told from one that is merely silent.
  */
 int close(int fd)
 {
@@ -201,7 +203,7 @@ static int change_filter(const struct kevent *change)
         return READ;
     if (change->filter == EVFILT_WRITE)
         return WRITE;
-    rule_broken(fd, "neither EVFILT_READ nor EVFILT_WRITE: filters are no bits to OR");
+    rule_broken(fd, "neither EVFILT_READ nor EVFILT_WRITE: filters are not bits to OR");
 }
 
 /* Returns 0, or -1 with ENOENT if the filter is not there. */
@@ -218,7 +220,7 @@ static int filter_delete(struct queue *queue, int fd, int filter)
                         watch->filters);
 }
 
-/* Returns how often it is reported that a pipe's other end is closed: -1 (always), 0, 1. */
+/* Returns how often a pipe's closed other end is to be reported: -1 (always), 0 or 1. */
 static int ends_to_report(int fd)
 {
     static int pipes;
@@ -255,7 +257,7 @@ static int change_make(struct queue *queue, const struct kevent *change)
     int fd = change->ident <= INT_MAX ? (int)change->ident : -1;
     const struct watch *watch = watch_find(queue, fd);
 
-    /* epoll forgets a file when it is closed, even if another one has its number now. */
+    /* epoll forgets a file that is closed, even if another one has its number now. */
     if (watch && epoll_change(queue, EPOLL_CTL_MOD, fd, watch->filters) < 0)
         rule_broken(fd, "closed, or made another file, before its filters were deleted");
     if (!watch && fcntl(fd, F_GETFD) < 0)
@@ -279,7 +281,7 @@ static int filters_ready(const struct watch *watch, uint32_t came)
     return ready & watch->filters;
 }
 
-/* Returns how many bytes can be read; a listening socket has a connection, not bytes. */
+/* Returns how many bytes can be read; 1 for a listening socket: it has a connection. */
 static int bytes_readable(int fd)
 {
     int bytes;
@@ -304,7 +306,7 @@ static struct kevent write_event(const struct watch *watch, int fd, uint32_t cam
 {
     struct kevent event = {.ident = (uintptr_t)fd, .filter = EVFILT_WRITE};
 
-    if (came & (EPOLLHUP | EPOLLERR)) /* EPOLLERR alone: nobody will read from a pipe */
+    if (came & (EPOLLHUP | EPOLLERR)) /* EPOLLERR alone: a pipe has no reader any more */
         event.flags = EV_EOF;
     if (came & EPOLLERR)
         event.fflags = ECONNRESET;
@@ -321,8 +323,8 @@ static struct kevent event_of(const struct watch *watch, int filter,
 }
 
 /*
- * Returns true if all that came is the end of a pipe that is not to be reported (again).
- * epoll cannot look away from it, but with EPOLLET it mentions it only once.
+ * Returns true if nothing came but a pipe's end, and that is not to be reported (again).
+ * epoll cannot ignore it, but with EPOLLET it reports it only once.
  */
 static bool end_unreported(struct queue *queue, struct watch *watch,
                            const struct epoll_event *came)
@@ -344,9 +346,10 @@ static bool end_unreported(struct queue *queue, struct watch *watch,
 }
 
 /*
- * Waits as kevent() does. Every descriptor gets one event, then those with two ready get
- * the other one while there is room. turn lets the two take turns in coming first, so
- * neither starves where there is room for one; epoll does the same for descriptors.
+ * Waits as kevent() does. Every descriptor gets one event; then those with both filters
+ * ready get the other one, as long as there is room. The two filters take turns in coming
+ * first, so that neither starves when there is room for one event; epoll does the same
+ * for descriptors.
  */
 static int events_wait(struct queue *queue, struct kevent *events, int max, int timeout)
 {
@@ -375,12 +378,12 @@ static int events_wait(struct queue *queue, struct kevent *events, int max, int 
         if (filters_ready(watch, batch[i].events) == BOTH)
             events[n++] = event_of(watch, watch->turn, &batch[i]);
     }
-    if (ready > 0 && n == 0) /* nothing to report: wait on */
+    if (ready > 0 && n == 0) /* nothing to report: go on waiting */
         return events_wait(queue, events, max, timeout);
     return ready < 0 ? -1 : n;
 }
 
-/* Returns a timeout in milliseconds, rounded up; -1, for ever, for NULL. */
+/* Returns a timeout in milliseconds, rounded up; -1 (for ever) for NULL. */
 static int timeout_ms(const struct timespec *timeout)
 {
     if (!timeout)

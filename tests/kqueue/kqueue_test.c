@@ -2,8 +2,8 @@
  * kqueue_test.c - what kqueue.c answers, and that it aborts where a rule is broken
  *
  * The answers are those of real kernels: without the stand-in (see sys/event.h) this test
- * asks the system's kqueue the same questions, and only the rules are left out. Prints
- * "ok N checks"; the first wrong answer ends the test, with exit status 1.
+ * asks the system's kqueue the same questions, and leaves out only the rules. Prints
+ * "ok N checks"; the first wrong answer ends the test by abort(), its place on stderr.
  */
 #include <sys/types.h>
 
@@ -55,7 +55,7 @@ static int wait_ms(int kq, struct kevent *events, int max, int ms)
     return kevent(kq, NULL, 0, events, max, &timeout);
 }
 
-/* Waits for one event, which has to be of that descriptor and filter, and returns it. */
+/* Waits for one event, which has to be that descriptor's and filter's; returns it. */
 static struct kevent wait_one(int kq, int fd, int filter)
 {
     struct kevent events[ROOM];
@@ -103,7 +103,7 @@ static void test_filters(void)
     close(kq);
 }
 
-/* READ and WRITE of a descriptor: two events of one batch. Returns the first's filter. */
+/* READ and WRITE of a descriptor: two events in one batch. Returns the first's filter. */
 static int wait_both(int kq, int fd)
 {
     struct kevent events[ROOM];
@@ -136,7 +136,7 @@ static void test_both_filters(void)
     close(kq);
 }
 
-/* Both filters of all descriptors are ready: with little room they come by and by. */
+/* Both filters of all descriptors are ready: with little room, all come in time. */
 static void expect_all(int kq, const int *fd, int count, int room)
 {
     struct kevent events[ROOM];
@@ -228,7 +228,7 @@ static void test_reset(void)
     CHECK_EQUAL(wait_one(kq, fd[0], EVFILT_WRITE).flags & EV_EOF, EV_EOF);
     CHECK_EQUAL(delete_write(kq, fd[0]), 0);
     expect_nothing(kq);
-    /* The events have not taken the error away. */
+    /* The events have not consumed the error. */
     CHECK_FAILS(read(fd[0], &(char){0}, 1), ECONNRESET);
     close(fd[0]);
     close(kq);
@@ -257,7 +257,7 @@ static void test_pipe(void)
 }
 
 #ifdef KQUEUE_STAND_IN
-/* Kernels differ in how often they report a closed pipe; of three, each does one. */
+/* Kernels differ in how often they report a closed pipe; three pipes show each way. */
 static void test_pipe_end(void)
 {
     int reported[4] = {0, 0, 0, 0};
@@ -330,7 +330,7 @@ static void test_change_errors(void)
     CHECK_FAILS(kevent(-1, NULL, 0, changes, 1, NULL), EBADF);
 }
 
-/* A kqueue that is closed takes its filters along: nothing is left to delete. */
+/* A kqueue that is closed takes its filters with it: none is left to delete. */
 static void test_kqueue_closed_first(void)
 {
     int kq = must(kqueue(), "kqueue");
@@ -343,7 +343,7 @@ static void test_kqueue_closed_first(void)
     close_both(fd);
 }
 
-/* Numbers of descriptors and kqueues are used again: nothing of the old ones is left. */
+/* Numbers of descriptors and kqueues are reused: nothing of the old ones is left. */
 static void test_numbers_reused(void)
 {
     int kq = must(kqueue(), "kqueue");
@@ -415,7 +415,7 @@ static void test_fork(void)
     CHECK_EQUAL(add_read(kq, fd[0]), 0);
     child = (pid_t)must((int)fork(), "fork");
     if (child == 0) {
-        close(fd[0]); /* the child's business, and no rule broken */
+        close(fd[0]); /* the child's own affair: no rule is broken */
         _exit(wait_ms(kq, &(struct kevent){.ident = 0}, 1, 0) < 0 ? errno : 0);
     }
     must((int)waitpid(child, &status, 0), "waitpid");
@@ -431,7 +431,7 @@ static void test_fork(void)
 
 #ifdef KQUEUE_STAND_IN
 
-/* Kernels differ in which of the two comes first; here it is each in turn. */
+/* Kernels differ in which of the two comes first; here they take turns. */
 static void test_order_varies(void)
 {
     int kq = must(kqueue(), "kqueue");
@@ -451,7 +451,7 @@ static void test_order_varies(void)
     close(kq);
 }
 
-/* Nor are the two neighbours, if others are ready as well. */
+/* The two are not neighbours, either, if other descriptors are ready. */
 static void test_events_interleave(void)
 {
     int kq = must(kqueue(), "kqueue");
@@ -604,7 +604,7 @@ static void test_stand_in(void)
     test_events_interleave();
     expect_abort(break_add_read_twice, "EV_ADD of a filter that is there already");
     expect_abort(break_add_write_twice, "EV_ADD of a filter that is there already");
-    expect_abort(break_or_filters, "filters are no bits");
+    expect_abort(break_or_filters, "filters are not bits");
     expect_abort(break_clear, "flags other than EV_ADD");
     expect_abort(break_receipt, "flags other than EV_ADD");
     expect_abort(break_disable, "flags other than EV_ADD");

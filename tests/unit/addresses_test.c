@@ -1,5 +1,5 @@
 /*
- * addresses_test - clients are counted by address, an IPv6 network as one
+ * addresses_test.c - final/addresses.c: clients are counted by address, or IPv6 network
  */
 #include "../../final/addresses.h"
 #include "check.h"
@@ -65,7 +65,7 @@ static void test_networks(void)
     addresses_close(&table);
 }
 
-/* Many more than places: all are found again, and with the last client each one goes. */
+/* Many more than places: each is found again, and goes with its last client. */
 static void test_growth(void)
 {
     enum { HOSTS = 5000 };

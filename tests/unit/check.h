@@ -1,13 +1,13 @@
 /*
- * check.h - the checks of all tests in C: unit tests, those of the event loop, fuzzing
+ * check.h - the checks of all tests in C: unit tests, event-loop tests, fuzz targets
  *
  *   CHECK(condition)          it has to be true
  *   CHECK_EQUAL(got, want)    two integers have to be equal
  *   CHECK_FAILS(call, error)  a call has to return -1, with that errno
- *   checks_end()              says how many checks there were: for the end of main
+ *   checks_end()              prints how many checks there were: for the end of main
  *
- * The first check that fails says where and what, and ends the program by abort(): what
- * comes after it would mean nothing, and a fuzzer keeps the input.
+ * The first check that fails prints where and what, and calls abort(): later checks would
+ * mean nothing, and a fuzzer keeps the input of a program that aborts.
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Where a check stands; the last one that held, for those who wonder what hangs. */
+/* A check and its place. If a test hangs, the last one made tells where. */
 struct check {
     const char *file;
     int line;
@@ -44,7 +44,7 @@ static inline void check_true(struct check check, bool right)
     check_last = check;
     if (right)
         return;
-    fprintf(stderr, "%s:%d: not so: %s\n", check.file, check.line, check.what);
+    fprintf(stderr, "%s:%d: not true: %s\n", check.file, check.line, check.what);
     abort();
 }
 

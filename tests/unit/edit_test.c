@@ -2,9 +2,9 @@
  * edit_test.c - final/edit.c in front of a small terminal: what keys make of the row
  *
  * The terminal has one row of cells and a cursor, and knows the few escape sequences that
- * the editor may use; anything else, and a character in the last column, is a fault. So
- * the tests compare what is seen: SHOWS("> hel|lo") has the cursor on the second l, and
- * [x] is a reversed x.
+ * the editor may use; anything else is a fault, and so is a character in the last column.
+ * The tests compare what a user sees: in SHOWS("> hel|lo") the cursor is on the second l,
+ * and [x] is a reversed x.
  */
 #include "../../final/edit.h"
 #include "check.h"
@@ -46,7 +46,7 @@ static void screen_reset(int width)
         cell_clear(i);
 }
 
-/* A terminal's idea of columns, independent of wcwidth: as much as the tests use. */
+/* The terminal's own idea of columns, independent of wcwidth(): as far as tests go. */
 static int columns_of(uint32_t point)
 {
     if ((point >= 0x300 && point < 0x370) || point == 0x200d || point == 0xfe0f)
@@ -76,7 +76,7 @@ static void screen_put(const char *bytes, size_t len, uint32_t point)
     screen.cursor += columns;
 }
 
-/* Obeys an escape sequence; returns the bytes behind the ESC, 0 if it is unknown. */
+/* Obeys an escape sequence; returns how many bytes follow the ESC, 0 if it is unknown. */
 static size_t screen_escape(const char *bytes)
 {
     static const char *const known[] = {"[J", "[7m", "[27m", "[?7l", "[?7h"};
@@ -99,18 +99,18 @@ static void screen_write(const char *bytes, size_t len)
 {
     for (size_t i = 0; i < len;) {
         uint32_t point = 0;
-        int length = utf8_decode(bytes + i, len - i, &point);
+        int char_len = utf8_decode(bytes + i, len - i, &point);
         size_t escape = bytes[i] == '\x1b' ? screen_escape(bytes + i + 1) : 0;
 
         if (bytes[i] == '\r')
             screen.cursor = 0;
         else if (bytes[i] == '\a')
             screen.bells++;
-        else if (length > 0 && utf8_printable(point))
-            screen_put(bytes + i, (size_t)length, point);
+        else if (char_len > 0 && utf8_printable(point))
+            screen_put(bytes + i, (size_t)char_len, point);
         else if (escape == 0)
             screen.faulty = true;
-        i += length > 0 ? (size_t)length + escape : 1;
+        i += char_len > 0 ? (size_t)char_len + escape : 1;
     }
 }
 
@@ -233,7 +233,7 @@ static void test_typing(void)
     SHOWS("> |");
 }
 
-/* Every way to say it does the same. */
+/* All keys for the same thing do the same. */
 static void test_synonyms(void)
 {
     static const char *const home[] = {"\x01", "\x1b[H", "\x1bOH", "\x1b[1~", "\x1b[7~"};
@@ -280,7 +280,7 @@ static void test_deleting(void)
     SHOWS("> |");
 }
 
-/* What is cut by one key after the other comes back in one piece. */
+/* What successive keys cut comes back in one piece. */
 static void test_cutting(void)
 {
     start(40);
@@ -289,7 +289,7 @@ static void test_cutting(void)
     SHOWS("> |one");
     TYPE("\x19");
     SHOWS("> two three|one");
-    TYPE("\x0b" BACKSPACE "\x0b\x15" END "\x0b"); /* nothing cut: nothing is forgotten */
+    TYPE("\x0b" BACKSPACE "\x0b\x15" END "\x0b"); /* no cut, no change */
     SHOWS("> |");
     TYPE("\x0b\x19");
     SHOWS("> two thre|");
@@ -326,7 +326,7 @@ static void test_events(void)
     CHECK(TYPE("\n") == EDIT_LINE);
     CHECK(TYPE("ab" LEFT "\x04") == EDIT_NONE);
     SHOWS("> a|");
-    /* After an event the rest waits for the caller. */
+    /* After an event, the bytes that follow are left to the caller. */
     size_t used;
     CHECK(edit_feed(&editor, "b\rc", 3, &used) == EDIT_LINE && used == 2);
     CHECK(text_is("ab"));
@@ -479,7 +479,7 @@ static void test_scrolling(void)
     SHOWS("> z|");
 }
 
-/* A wide character that does not fit whole is not shown at all. */
+/* A wide character that fits only in part is not shown at all. */
 static void test_scrolling_wide(void)
 {
     start(13);
@@ -524,7 +524,7 @@ static void test_garbage(void)
     SHOWS("> i�j��k���|�");
 }
 
-/* Whatever else the terminal sends for a key, nothing of it is typed. */
+/* An unknown key types nothing, whatever the terminal sends for it. */
 static void test_unknown_keys(void)
 {
     start(60);
@@ -536,7 +536,7 @@ static void test_unknown_keys(void)
     SHOWS("> abz!|");
     TYPE("\x1b\x1b[D?");
     SHOWS("> abz?|!");
-    CHECK(TYPE("\x1b[\r") == EDIT_LINE); /* a control character is no part of a key */
+    CHECK(TYPE("\x1b[\r") == EDIT_LINE); /* a control character is not part of a key */
     CHECK(TYPE("\x1b[1;\r") == EDIT_LINE);
     TYPE("\x15\x0b\x01\x07\x0f\x1c\x1d\x1e\x1f\t\0z");
     SHOWS("> z|");
@@ -544,12 +544,12 @@ static void test_unknown_keys(void)
     SHOWS("> z[?][?].|");
 }
 
-/* What is one character to the user is one for every key, and for the cursor. */
+/* What the user sees as one character is one to every key, and to the cursor. */
 static void test_emoji(void)
 {
     static const char *const one[] = {
-        "\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x92\xbb", /* a woman, joined to a laptop */
-        "\xf0\x9f\x91\x8d\xf0\x9f\x8f\xbd",             /* a thumb, its skin */
+        "\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x92\xbb", /* a woman joined to a laptop */
+        "\xf0\x9f\x91\x8d\xf0\x9f\x8f\xbd",             /* a thumb with its skin colour */
         "\xe2\x9d\xa4\xef\xb8\x8f",                     /* a heart, as an emoji */
         "\xf0\x9f\x87\xaa\xf0\x9f\x87\xba",             /* a flag */
         "1\xef\xb8\x8f\xe2\x83\xa3",                    /* a keycap */
@@ -599,11 +599,11 @@ static bool text_valid(void)
 {
     for (size_t i = 0; i < editor.len;) {
         uint32_t point;
-        int length = utf8_decode(editor.text + i, editor.len - i, &point);
+        int char_len = utf8_decode(editor.text + i, editor.len - i, &point);
 
-        if (length <= 0)
+        if (char_len <= 0)
             return false;
-        i += (size_t)length;
+        i += (size_t)char_len;
     }
     return true;
 }
@@ -625,14 +625,14 @@ static size_t random_key(char *to)
     size_t which = (size_t)rand() % (sizeof keys / sizeof keys[0] + 4);
 
     if (which >= sizeof keys / sizeof keys[0]) {
-        *to = (char)(rand() % 0xc4); /* beyond, columns_of does not know enough */
+        *to = (char)(rand() % 0xc4); /* columns_of() knows no more */
         return 1;
     }
     strcpy(to, keys[which]);
     return strlen(to);
 }
 
-/* Whatever is typed, the text stays valid and the row in order. */
+/* Whatever is typed, the text stays valid and the row intact. */
 static void test_random_keys(void)
 {
     int wrong = 0;

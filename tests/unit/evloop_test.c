@@ -1,9 +1,9 @@
 /*
  * evloop_test.c - every promise of final/evloop.h, the same test for both backends
  *
- * Compile for epoll and, with -DEVLOOP_KQUEUE, for kqueue; the calls say what evloop.h
- * promises and nothing more, so that what differs between the two passes. Prints
- * "ok N checks"; the first promise that is broken ends the test, with exit status 1.
+ * Compile it for epoll and, with -DEVLOOP_KQUEUE, for kqueue. It asks for what evloop.h
+ * promises and nothing more, so both pass where they differ. Prints "ok N checks"; the
+ * first broken promise ends the test by abort(), with its place on stderr.
  */
 #include "../../final/evloop.h"
 
@@ -22,7 +22,7 @@ static int loop_open(void)
 }
 
 /*
- * Waits once, with room for all. Returns what came for data; there must be nothing else.
+ * Waits once, with room for all. Returns what came for data; nothing else may come.
  * kqueue reports READ and WRITE as two events.
  */
 static int wait_for(int loop, const void *data, int timeout_ms)
@@ -56,7 +56,7 @@ static void test_read(void)
     CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ); /* level-triggered */
     put(fd[1], "d", 1);
     CHECK_EQUAL(read(fd[0], (char[2]){0}, 2), 2);
-    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ); /* what is left undone */
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ); /* one byte is left */
     drain(fd[0]);
     CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     CHECK_EQUAL(evloop_del(loop, fd[0], EVLOOP_READ), 0);
@@ -127,7 +127,7 @@ static void test_changes(void)
     close(loop);
 }
 
-/* An interest of 0: not watched, not even for the hang-up that epoll tells unasked. */
+/* An interest of 0: not watched, not even for the hang-up that epoll reports unasked. */
 static void test_no_interest(void)
 {
     int loop = loop_open();
@@ -206,7 +206,7 @@ static void test_listener(void)
     close(loop);
 }
 
-/* Each descriptor's own data comes back, and NULL is as good as any. */
+/* Each descriptor's own data comes back, and NULL will do as well. */
 static void test_data(void)
 {
     int loop = loop_open();
@@ -233,7 +233,7 @@ static void test_data(void)
     close(loop);
 }
 
-/* A descriptor's number is used again at once, with other data. */
+/* A descriptor's number is reused at once, with other data. */
 static void test_number_reused(void)
 {
     int loop = loop_open();
@@ -257,7 +257,7 @@ static void test_number_reused(void)
     close(loop);
 }
 
-/* close(2) releases a loop with all that it watched; a new one knows nothing of it. */
+/* close(2) releases a loop and all that it watched; a new loop knows nothing of it. */
 static void test_loop_closed(void)
 {
     int loop = loop_open();
@@ -267,7 +267,7 @@ static void test_loop_closed(void)
     pair_local(fd);
     put(fd[1], "x", 1);
     CHECK_EQUAL(evloop_add(loop, fd[0], EVLOOP_READ, &mark_a), 0);
-    CHECK_EQUAL(evloop_add(other, fd[0], BOTH, &mark_b), 0); /* two loops do not meet */
+    CHECK_EQUAL(evloop_add(other, fd[0], BOTH, &mark_b), 0); /* loops are independent */
     CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_READ);
     CHECK_EQUAL(wait_for(other, &mark_b, SOON_MS), BOTH);
     close(loop);
@@ -283,7 +283,7 @@ static void test_loop_closed(void)
 
 /* ---- ends and errors ---- */
 
-/* Data first, then the end, and the end is reported for as long as it is watched. */
+/* Data first, then the end; and the end is reported again while READ is watched. */
 static void expect_data_then_end(const int fd[2], int loop)
 {
     char bytes[4];
@@ -316,7 +316,7 @@ static void test_end_after_data(void)
     close(loop);
 }
 
-/* The peer will send no more, but still reads: READ tells, and writing goes on. */
+/* The peer sends no more but still reads: READ reports it, and writing goes on. */
 static void test_half_close(void)
 {
     int loop = loop_open();
@@ -357,7 +357,7 @@ static void test_half_close_unasked(void)
     close(loop);
 }
 
-/* The peer resets the connection: READ, and the read tells. */
+/* The peer resets the connection: READ is reported, and the read gives the error. */
 static void test_reset(void)
 {
     int loop = loop_open();
@@ -469,9 +469,9 @@ static void test_open_fails(void)
 /* ---- many ---- */
 
 /*
- * Waits with room for max, again and again. All descriptors of the crowd are ready for
- * interest all the time. Nothing may come beyond max, and all of it has to come within
- * the number of rounds, whatever the order.
+ * Waits again and again, with room for max events. All descriptors of the crowd stay
+ * ready for interest. No wait may give more than max events, and within that many rounds
+ * each descriptor has to come, in whatever order.
  */
 static void expect_all(int loop, const int *crowd, int count, int interest, int max,
                        int rounds)
@@ -501,7 +501,7 @@ static void expect_all(int loop, const int *crowd, int count, int interest, int 
     free(got);
 }
 
-/* Makes count descriptors that are ready for both, each with its place as data. */
+/* Makes count descriptors that are ready for both; the data of each is its place. */
 static void crowd_open(int loop, int pair[2], int *crowd, int count, int interest)
 {
     pair_local(pair);
@@ -579,7 +579,7 @@ static void test_timeout(void)
     close(loop);
 }
 
-/* A wait for ever ends when something comes, though late. */
+/* A wait without a timeout ends when something comes, however late. */
 static void test_for_ever(void)
 {
     struct evloop_event event;
@@ -602,7 +602,7 @@ static void test_for_ever(void)
     close(loop);
 }
 
-/* A signal ends a wait: nothing came. */
+/* A signal ends a wait, with no events. */
 static void test_signal(void)
 {
     struct evloop_event event;

@@ -19,7 +19,7 @@ struct reader {
     size_t at; /* where it should be in the stream */
 };
 
-/* Sometimes a byte, mostly a message, now and then a whole chunk. */
+/* Usually a message, sometimes a byte or two, sometimes a whole chunk. */
 static size_t random_len(void)
 {
     switch (rand() % 8) {
@@ -48,14 +48,14 @@ static void append(struct feed *feed)
     CHECK(feed_end(feed) == stream_len);
 }
 
-/* How many bytes a reader at `at` should be shown: the rest of its chunk, and the next. */
+/* How many bytes a reader at `at` should see: the rest of its chunk, and the next one. */
 static size_t shown_len(size_t at, size_t until)
 {
     size_t edge = (at / FEED_CHUNK + FEED_PIECES) * FEED_CHUNK;
     return (until < edge ? until : edge) - at;
 }
 
-/* Reads as sendmsg(2) does: all that is shown, or a part of it. */
+/* Takes what sendmsg(2) might: all of what it is shown, or a part. */
 static void advance(struct feed *feed, struct reader *reader)
 {
     struct iovec pieces[FEED_PIECES];
@@ -89,7 +89,7 @@ static void toggle(struct feed *feed, struct reader *reader)
     reader->open = !reader->open;
 }
 
-/* Is a laggard named when there has to be one, and is it one? */
+/* A laggard must be named when somebody lags too much, and it must be one. */
 static void check_laggard(const struct feed *feed, const struct reader *readers)
 {
     size_t lag_max = (size_t)rand() % (8 * FEED_CHUNK), most = 0, lag = 0;
@@ -130,7 +130,7 @@ static void check_random(unsigned seed)
     for (int i = 0; i < CURSORS; i++)
         if (readers[i].open)
             toggle(&feed, &readers[i]);
-    feed_close(&feed); /* AddressSanitizer tells whether a chunk is left */
+    feed_close(&feed); /* AddressSanitizer says whether a chunk was leaked */
 }
 
 /* With a reader that keeps up, the feed stays in its first two chunks. */

@@ -50,7 +50,7 @@ static void split_whole(const char *stream, size_t len, struct messages *to)
     }
 }
 
-/* Each read in memory of its own size, so that a sanitizer sees any step beyond it. */
+/* Each read is put into memory of just its size: a sanitizer sees any step beyond it. */
 static void feed_read(struct lines *lines, const char *bytes, size_t len,
                       struct messages *to)
 {
@@ -63,7 +63,7 @@ static void feed_read(struct lines *lines, const char *bytes, size_t len,
         messages_add(to, message.bytes, message.len);
     }
     CHECK(input.len == 0);
-    CHECK((lines->begun != NULL) == (lines->len > 0)); /* no memory without need */
+    CHECK((lines->begun != NULL) == (lines->len > 0)); /* no memory that is not needed */
     free(copy);
 }
 
@@ -128,11 +128,11 @@ static void check_limit(void)
         check_stream(stream, lens[i] + 1);
         check_stream(stream, lens[i] + 6);
     }
-    split_whole(stream, 3072 + 1, &want); /* the reference itself, once by hand */
+    split_whole(stream, 3072 + 1, &want); /* the reference itself, checked once by hand */
     CHECK(want.count == 3 && want.len[0] == 1024 && want.len[2] == 1024);
 }
 
-/* A long line's piece is there as soon as one more byte is, and not sooner. */
+/* A piece of a long line comes out with the byte that follows it, and not before. */
 static void check_promptness(void)
 {
     struct lines lines = {NULL, 0};
@@ -147,7 +147,7 @@ static void check_promptness(void)
     lines_close(&lines);
 }
 
-/* Any bytes: NUL, invalid UTF-8, cut characters; newlines often or rarely. */
+/* Any bytes: NUL, invalid UTF-8, cut characters; newlines may be frequent or rare. */
 static void check_random(unsigned seed)
 {
     char stream[STREAM_MAX];

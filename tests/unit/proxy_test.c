@@ -1,5 +1,5 @@
 /*
- * proxy_test.c - final/proxy.c: whatever a proxy sends, cut in any way, and what it means
+ * proxy_test.c - final/proxy.c: the headers that a proxy may send, cut in every way
  *
  * The expected addresses are written by hand, from the protocol's own text.
  */
@@ -21,7 +21,7 @@ struct header {
     const char *bytes;
     size_t len;
     const char
-        *address; /* "address port"; "": the proxy's own; NULL: this is no header */
+        *address; /* "address port"; "": the proxy's own; NULL: not a valid header */
 };
 
 static const struct header headers[] = {
@@ -115,13 +115,13 @@ static void check_outcome(const struct proxy *proxy, const struct header *header
         CHECK(taken <= header->len);
         return;
     }
-    CHECK(taken == header->len); /* and not a byte of what is behind it */
+    CHECK(taken == header->len); /* and not a byte of what follows it */
     CHECK(proxy->state == (header->address[0] ? PROXY_ADDRESS : PROXY_OWN));
     if (proxy->state == PROXY_ADDRESS)
         CHECK(address_is(&proxy->address, header->address));
 }
 
-/* Hands over a piece in memory of its own, so that a sanitizer sees any step beyond it. */
+/* Hands over a piece in memory of just its size: a sanitizer sees any step beyond it. */
 static size_t take(struct proxy *proxy, const char *bytes, size_t len)
 {
     char *copy = malloc(len > 0 ? len : 1);
@@ -134,7 +134,7 @@ static size_t take(struct proxy *proxy, const char *bytes, size_t len)
     return used;
 }
 
-/* The header and what is behind it, in pieces of one length, after a first one. */
+/* The header and what follows it: a first piece, then pieces of equal length. */
 static void check_pieces(const struct header *header, size_t first, size_t piece)
 {
     char stream[256];
@@ -158,7 +158,7 @@ static void check_header(const struct header *header)
         check_pieces(header, piece, piece);
 }
 
-/* Nothing is known before the last byte, unless it is that this is no header. */
+/* Nothing is known before the last byte, except that this is not a header. */
 static void check_promptness(const struct header *header)
 {
     struct proxy proxy = {0};
@@ -167,7 +167,7 @@ static void check_promptness(const struct header *header)
     CHECK(proxy.state == PROXY_MORE || header->address == NULL);
 }
 
-/* What can only be wrong ends at once: nobody waits for the rest of a "hello". */
+/* A start that no header has is refused at once: nobody waits for the rest of "hello". */
 static void check_first_wrong_byte(void)
 {
     static const char *const starts[] = {"x", "PROXX", "PROXYT", "\r\nx", "\n"};
@@ -179,7 +179,7 @@ static void check_first_wrong_byte(void)
     }
 }
 
-/* The longest that a binary header can say of itself, and one byte less. */
+/* The longest header that the binary form can announce; it is not over a byte sooner. */
 static void check_longest(void)
 {
     static char header[16 + 65535] =

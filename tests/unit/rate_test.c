@@ -1,5 +1,5 @@
 /*
- * rate_test - a bucket of messages: how many, when
+ * rate_test.c - final/rate.c: how many messages a client may send, and when
  */
 #include "../../final/rate.h"
 #include "check.h"

@@ -1,8 +1,8 @@
 /*
  * resp_test.c - final/resp.c: however replies are cut, their items are the same
  *
- * Random replies are made as trees. Two functions walk them: one writes the bytes as the
- * protocol's description says, the other the items that have to come out, as text.
+ * Random replies are made as trees. Each node is written twice: as bytes, following the
+ * protocol's description, and as a line of text, the item that has to come out.
  */
 #include "../../final/resp.h"
 #include "check.h"
@@ -39,7 +39,7 @@ static void text_number(struct text *to, const char *before, int64_t number,
     text_add(to, after, strlen(after));
 }
 
-/* ---- The model: what is written, and what has to be read ---- */
+/* ---- The model: what is sent, and what has to be read ---- */
 
 /* An item's line in want or got: its kind, depth and number, then its text. */
 static void item_add(struct text *to, char kind, int depth, int64_t number,
@@ -134,7 +134,7 @@ static void reply_make(int depth)
 
 /* ---- What is read ---- */
 
-/* Each read in memory of its own size, so that a sanitizer sees any step beyond it. */
+/* Each read is put into memory of just its size: a sanitizer sees any step beyond it. */
 static int read_all(struct resp *resp, const char *bytes, size_t len)
 {
     static const char kinds[] = {'+', '-', ':', '$', 'L', '*', '0'};
@@ -168,7 +168,7 @@ static void check_pieces(size_t reach)
         CHECK(read_all(&resp, stream.bytes + at, n) == 0);
     }
     CHECK(resp_next(&resp, &(struct slice){"", 0}, &(struct resp_item){0}) == 0);
-    CHECK(resp.kept == NULL && resp.depth == 0); /* no memory without need */
+    CHECK(resp.kept == NULL && resp.depth == 0); /* no memory that is not needed */
     CHECK(got.len == want.len && memcmp(got.bytes, want.bytes, got.len) == 0);
     resp_close(&resp);
 }
@@ -284,7 +284,7 @@ static void check_malformed(void)
     check_result(":\0\r\n", 4, -1);
 }
 
-/* A line may be RESP_LINE_MAX long, and no longer, also while it has no end. */
+/* A line may be RESP_LINE_MAX long and no longer, even while its end has not come. */
 static void check_line(void)
 {
     char line[RESP_LINE_MAX + 2];

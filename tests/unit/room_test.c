@@ -82,7 +82,7 @@ static void name_make(char name[ORIGIN_LEN], unsigned number)
         name[at++] = "0123456789abcdef"[number % 16];
 }
 
-/* The model: of each number when it was last heard; the table keeps the newest ones. */
+/* The model: when each number was last heard. The table keeps the latest ones. */
 static void check_origins(unsigned seed)
 {
     enum { NUMBERS = ORIGINS_MAX + 500, TURNS = 40000 };
@@ -120,7 +120,7 @@ static void check_origins(unsigned seed)
 
 /* ---- trail ---- */
 
-/* Against the definition: the longest row of newest entries of at most TRAIL_BYTES. */
+/* By the definition: as many of the newest entries as have at most TRAIL_BYTES. */
 static void check_trail(size_t least, size_t most)
 {
     enum { ENTRIES = 250 * 1000 };
@@ -144,7 +144,7 @@ static void check_trail(size_t least, size_t most)
     free(trail.lens);
 }
 
-/* One that is larger than all that is to be kept. */
+/* An entry that is larger than all that is to be kept. */
 static void check_huge(void)
 {
     struct trail trail;

@@ -1,9 +1,9 @@
 /*
- * sockets.h - what the tests of the event loop share: descriptors, and a limit for a hang
+ * sockets.h - what the event loop's tests share: descriptors, and a watch on hangs
  *
- * Interface: hang_watch() first; then pairs of descriptors (pair_tcp() and others), what
- * one does with them, and ticks_start() for signals that interrupt. What the system
- * refuses to give ends the test. All descriptors are nonblocking.
+ * Interface: call hang_watch() first; then there are pairs of descriptors (pair_tcp() and
+ * others), operations on them, and ticks_start() for signals that interrupt. If the
+ * system refuses a descriptor, the test ends. All descriptors are nonblocking.
  */
 #ifndef SOCKETS_H
 #define SOCKETS_H
@@ -22,10 +22,10 @@
 #include <unistd.h>
 
 enum { DEADLINE_S = 60 }; /* for a whole test: it takes seconds, under valgrind too */
-enum { SOON_MS = 10000 }; /* for what has to come, but through the network */
+enum { SOON_MS = 10000 }; /* for what is sure to come, but takes its way by the network */
 enum { TICKS = 500 };
 
-/* Where systems differ: a call has to return -1, with one of two errors. */
+/* Where systems differ: a call has to return -1, with either of two errors. */
 #define CHECK_FAILS_2(call, error, other)                                                \
     do {                                                                                 \
         long failed_ = (call);                                                           \
@@ -41,7 +41,7 @@ static inline int must(int result, const char *call)
     exit(1);
 }
 
-static volatile sig_atomic_t alarms_left = 1; /* the last one ends the test */
+static volatile sig_atomic_t alarms_left = 1; /* at zero the test ends */
 
 static inline void hang_say(const char *text)
 {
@@ -49,7 +49,7 @@ static inline void hang_say(const char *text)
         _exit(2);
 }
 
-/* The line's number, from its last digit on: a signal handler cannot print. */
+/* A number as text, from its last digit on: a signal handler cannot call printf(). */
 static inline const char *hang_number(int number)
 {
     static char digits[12];
@@ -69,7 +69,7 @@ static inline void on_alarm(int signal_number)
     hang_say(check_last.file ? check_last.file : "?");
     hang_say(":");
     hang_say(hang_number(check_last.line));
-    hang_say(": and what follows this check hangs\n");
+    hang_say(": the test hangs after this check\n");
     _exit(1);
 }
 
@@ -93,7 +93,7 @@ static inline long clock_ms(void)
     return (long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Checks "not earlier", as far as clocks agree. How much later is the machine's own. */
+/* Not earlier, as far as clocks agree; how much later depends on the machine. */
 #define CHECK_WAITED(since, ms) CHECK(clock_ms() - (since) >= (ms)-5)
 
 /* Sends a SIGALRM every 20 ms from now on, for ten seconds at most. */
@@ -105,7 +105,7 @@ static inline void ticks_start(void)
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-/* Ends that, and returns how many there were. */
+/* Stops the ticks, and returns how many there were. */
 static inline int ticks_stop(void)
 {
     struct itimerval timer = {.it_value.tv_sec = DEADLINE_S};
@@ -133,7 +133,7 @@ static inline void pair_pipe(int fd[2])
     nonblocking(fd[1]);
 }
 
-/* Two ends of a stream; what one does, the other one sees at once. */
+/* The two ends of a local stream: what one end does, the other sees at once. */
 static inline void pair_local(int fd[2])
 {
     must(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), "socketpair");
@@ -164,19 +164,19 @@ static inline int client_open(const struct sockaddr_in *address)
     return nonblocking(fd);
 }
 
-/* Two ends of a TCP connection: what one does, the other one sees soon. */
+/* The two ends of a TCP connection: what one end does, the other sees soon. */
 static inline void pair_tcp(int fd[2])
 {
     struct sockaddr_in address;
     int listener = listener_open(&address);
 
     fd[1] = client_open(&address);
-    fcntl(listener, F_SETFL, 0); /* wait for it */
+    fcntl(listener, F_SETFL, 0); /* block until it has come */
     fd[0] = nonblocking(must(accept(listener, NULL, NULL), "accept"));
     must(close(listener), "close");
 }
 
-/* Closes a TCP connection by a reset. */
+/* Closes a TCP connection with a reset. */
 static inline void close_reset(int fd)
 {
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
@@ -196,7 +196,7 @@ static inline void put(int fd, const char *bytes, size_t len)
     CHECK_EQUAL(write(fd, bytes, len), (long)len);
 }
 
-/* Writes until there is not room for one byte more. */
+/* Writes until there is no room for even one more byte. */
 static inline void fill(int fd)
 {
     static const char zeros[65536];
@@ -207,7 +207,7 @@ static inline void fill(int fd)
     CHECK_EQUAL(errno, EAGAIN);
 }
 
-/* Reads until there is nothing. */
+/* Reads until nothing is left. */
 static inline void drain(int fd)
 {
     char bytes[65536];

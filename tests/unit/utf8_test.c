@@ -1,6 +1,6 @@
 /*
- * utf8_test.c - final/utf8.c: every code point, every kind of malformed byte, the visible
- * form of texts that are meant to do harm and of random bytes
+ * utf8_test.c - final/utf8.c: every code point, every kind of malformed byte, and the
+ * visible form of hostile texts and of random bytes
  */
 #include "../../final/utf8.h"
 #include "check.h"
@@ -12,13 +12,13 @@
 static size_t encode(uint32_t point, char *out)
 {
     static const unsigned char marks[] = {0, 0, 0xc0, 0xe0, 0xf0};
-    size_t length = point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
-    for (size_t i = length - 1; i > 0; i--) {
+    size_t len = point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+    for (size_t i = len - 1; i > 0; i--) {
         out[i] = (char)(0x80 | (point & 0x3f));
         point >>= 6;
     }
-    out[0] = (char)(marks[length] | point);
-    return length;
+    out[0] = (char)(marks[len] | point);
+    return len;
 }
 
 static void check_every_code_point(void)
@@ -27,19 +27,19 @@ static void check_every_code_point(void)
     for (uint32_t point = 0; point <= 0x10ffff; point++) {
         char bytes[UTF8_MAX];
         uint32_t found = 0;
-        size_t length = encode(point, bytes);
+        size_t len = encode(point, bytes);
         bool surrogate = point >= 0xd800 && point <= 0xdfff;
-        int want = surrogate ? UTF8_INVALID : (int)length;
+        int want = surrogate ? UTF8_INVALID : (int)len;
         wrong +=
-            utf8_decode(bytes, length, &found) != want || (!surrogate && found != point);
-        for (size_t cut = 0; cut < length && !surrogate; cut++)
+            utf8_decode(bytes, len, &found) != want || (!surrogate && found != point);
+        for (size_t cut = 0; cut < len && !surrogate; cut++)
             wrong_prefix += utf8_decode(bytes, cut, &found) != UTF8_INCOMPLETE;
     }
     CHECK(wrong == 0);
     CHECK(wrong_prefix == 0);
 }
 
-/* The length of the first character of a literal, NUL bytes included. */
+/* The length of a literal's first character; the literal may hold NUL bytes. */
 #define DECODE(text) utf8_decode(text, sizeof(text) - 1, &(uint32_t){0})
 
 static void check_malformed(void)
@@ -61,10 +61,10 @@ static void check_malformed(void)
     CHECK(DECODE("\xd0z") == UTF8_INVALID); /* cut short by another character */
     CHECK(DECODE("\xe2\x82z") == UTF8_INVALID);
     CHECK(DECODE("\xe2\x82\xc3") == UTF8_INVALID);
-    CHECK(DECODE("a\xff") == 1); /* only the first one is looked at */
+    CHECK(DECODE("a\xff") == 1); /* only the first character is looked at */
 }
 
-/* A prefix that no byte can save is invalid at once: nobody waits for its end. */
+/* A prefix that no further byte can mend is invalid at once. */
 static void check_hopeless_prefixes(void)
 {
     CHECK(DECODE("\xc0") == UTF8_INVALID);
@@ -96,7 +96,7 @@ static void check_printable(void)
 
 static void check_visible_text(const char *text, size_t len, const char *want, int line)
 {
-    char *out = malloc(UTF8_VISIBLE_MAX * len + 1); /* exact: ASan sees one too many */
+    char *out = malloc(UTF8_VISIBLE_MAX * len + 1); /* exact: ASan sees a byte too many */
     if (out == NULL)
         abort();
     size_t written = utf8_visible(out, text, len);
@@ -123,7 +123,7 @@ static void check_visible(void)
     VISIBLE("\xf0\x9f\x98", "\\xf0\\x9f\\x98");
 }
 
-/* Whatever comes in, what comes out is printable, and shown again it stays as it is. */
+/* Whatever comes in, printable text comes out, and showing it again changes nothing. */
 static void check_random_bytes(void)
 {
     uint32_t seed = 1;
@@ -142,9 +142,9 @@ static void check_random_bytes(void)
 }
 
 /*
- * Eight bytes are looked at together: so every byte at every place in texts of every
- * length and alignment, against the plain rule for one byte at a time. What is shown as
- * it is takes one byte, an escaped one four.
+ * utf8_visible() looks at eight bytes together. So every byte is tried at every place in
+ * texts of every length and alignment, against the plain rule for one byte at a time:
+ * one that is shown as it is takes one byte, an escaped one four.
  */
 static void check_visible_everywhere(void)
 {

@@ -1,12 +1,12 @@
 /*
- * sys/event.h - kqueue on Linux for the tests: as much of it as final/evloop.h uses
+ * sys/event.h - kqueue on Linux for the tests: as much of it as final/evloop.h needs
  *
  * Interface: struct kevent, kqueue() and kevent() as in kqueue(2) of FreeBSD and macOS.
- * What they do and where they abort: kqueue.c, beside this folder.
+ * kqueue.c, beside this folder, says what they do and when they abort.
  *
  * Compile with -isystem on the folder above this one. A system with a kqueue of its own
- * gets its own header, and so does a program that names a kqueue library with -I, since
- * -I goes before -isystem. Neither defines KQUEUE_STAND_IN, and kqueue.c is then empty.
+ * uses its own header, and a program that names a kqueue library with -I uses that one,
+ * since -I goes before -isystem. Neither defines KQUEUE_STAND_IN: then kqueue.c is empty.
  */
 #ifndef __linux__
 #include_next <sys/event.h>
@@ -28,7 +28,7 @@
 #define EV_DELETE 0x0002
 #define EV_ENABLE 0x0004 /* EV_ADD implies it */
 
-/* Known, so that programs compile, and refused when they run. */
+/* Defined so that programs compile; refused at run time. */
 #define EV_DISABLE 0x0008
 #define EV_ONESHOT 0x0010
 #define EV_CLEAR 0x0020
@@ -49,7 +49,7 @@ struct kevent {
 };
 
 /*
- * The first argument is evaluated six times, as by OpenBSD's header of 2015 and before it:
+ * Evaluates its first argument six times, as OpenBSD's header did until 2015:
  * &changes[n++] goes wrong there, so it goes wrong here.
  */
 #define EV_SET(kevp, a, b, c, d, e, f)                                                   \
