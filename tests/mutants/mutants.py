@@ -2,7 +2,9 @@
 """Do the tests notice? Each file in tests/mutants/ is a fault that a program might
 well have.
 
-    python3 tests/mutants/mutants.py [NAME...]      (those whose names contain NAME)
+    python3 tests/mutants/mutants.py [NAME...]      those whose names contain NAME
+    python3 tests/mutants/mutants.py --times 10 [NAME...]
+                                                    each ten times, and what noticed it
     python3 tests/mutants/mutants.py --list
 
 Such a file says in one sentence what is wrong, then which test has to notice:
@@ -11,14 +13,18 @@ Such a file says in one sentence what is wrong, then which test has to notice:
 
 and ends with a unified diff of one source. Line numbers in it do not count: what stands
 in the diff has to be in the source once. It is applied to a copy of the repository;
-there, the test has to fail. Before that, all these tests have to pass without any fault.
+there, the test has to fail, and by itself: one that has to be stopped noticed nothing.
+Before that, all these tests have to pass without any fault.
 """
+import argparse
+import collections
 import contextlib
 import functools
 import pathlib
 import re
 import shutil
 import sys
+import textwrap
 from typing import Dict, Iterator, List, NamedTuple, Set
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -107,8 +113,8 @@ def build_server(variant: str, root: pathlib.Path) -> Result:
                       root=root)
 
 
-def judge(mutant: Mutant, origin: pathlib.Path) -> Result:
-    """A result that has passed means: caught."""
+def judge(mutant: Mutant, times: int, origin: pathlib.Path) -> Result:
+    """A result that has passed means: caught, and each time."""
     with copy(mutant.name, origin) as root:
         text = (root / mutant.source).read_text()
         try:
@@ -119,9 +125,21 @@ def judge(mutant: Mutant, origin: pathlib.Path) -> Result:
         if not built.passed:
             return Result(mutant.name, False, f"does not build:\n{built.output}",
                           built.seconds)
-        tested = runner.run_job(hurry(mutant.job), root)
-    output = f"not caught: {mutant.fault}\n{mutant.job.name} {mutant.job.tests} passes"
-    return Result(mutant.name, not tested.passed, output, built.seconds + tested.seconds)
+        runs = [runner.run_job(hurry(mutant.job), root) for _ in range(times)]
+    caught = [run for run in runs if not run.passed and not run.late]
+    by = f"{mutant.job.name} {mutant.job.tests}".strip()
+    return Result(mutant.name, len(caught) == times,
+                  f"{mutant.fault}\n"
+                  f"caught {len(caught)} times of {times} by {by}\n{reasons(runs)}",
+                  built.seconds + sum(run.seconds for run in runs))
+
+
+def reasons(runs: List[Result]) -> str:
+    """What the runs said, and how many of them said so."""
+    said = ["passed" if run.passed else "\n".join(runner.headlines(run.output))
+            for run in runs]
+    return "\n".join(f"{count} times: {text}"
+                     for text, count in collections.Counter(said).most_common())
 
 
 def hurry(job: Job) -> Job:
@@ -145,17 +163,25 @@ def without_faults(jobs: List[Job], root: pathlib.Path) -> bool:
 
 
 def main() -> int:
-    names = [name for name in sys.argv[1:] if name != "--list"]
+    parser = argparse.ArgumentParser(description="Do the tests notice?")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
     mutants = [load(path) for path in sorted(MUTANTS.glob("*.diff"))
-               if not names or any(name in path.stem for name in names)]
-    if "--list" in sys.argv:
+               if not args.names or any(name in path.stem for name in args.names)]
+    if args.list:
         print(*(f"{mutant.name:24} {mutant.fault}" for mutant in mutants), sep="\n")
         return 0
+    caught: List[bool] = []
     with copy("none") as root:
         if not without_faults([mutant.job for mutant in mutants], root):
             return 1
-        caught = list(runner.report(runner.in_parallel(
-            functools.partial(judge, mutant, root) for mutant in mutants)))
+        for result in runner.in_parallel(functools.partial(judge, mutant, args.times, root)
+                                         for mutant in mutants):
+            caught += runner.report([result])
+            if result.passed and args.times > 1:
+                print(textwrap.indent(result.output, "      "), flush=True)
     print(f"{caught.count(True)} of {len(caught)} caught")
     return 0 if caught and all(caught) else 1
 
