@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""`make test` needs no more than the README says: this runs it in a copy of the
-repository, with a PATH of cc, as, ld, make, python3 and what Debian's essential packages
-bring, with no variable of the environment but PATH, and a home directory that does not
+"""Shows that `make test` needs no more than the README says. It runs it in a copy of the
+repository, where PATH holds only cc, as, ld, make, python3 and the commands of Debian's
+essential packages, no other environment variable is set, and the home directory does not
 exist.
 
-    python3 tests/system/bare_test.py [NAME...]     only the jobs with such names
+    python3 tests/system/bare_test.py [NAME...]     only the jobs with these names
 """
 import pathlib
 import re

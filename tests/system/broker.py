@@ -1,8 +1,8 @@
-"""A small Redis for tests: one stream for each key, and a script of what goes wrong.
+"""A small Redis for tests: one stream per key, and a script of what goes wrong.
 
 It speaks as much of RESP2 as a room needs: AUTH, XADD, XTRIM, XRANGE, XREAD. Unlike the
-real one it does at once what a test tells it to: refuse a command, hold its reply back,
-close after half of it. What it was asked is in `asked`.
+real Redis it does at once what a test tells it to: refuse a command, hold its reply back,
+close after half a reply. `asked` lists the commands that it got.
 """
 import collections
 import contextlib
@@ -45,7 +45,7 @@ def answer(reply: bytes) -> Action:
 
 
 def close(link: "Link", words: Words) -> None:
-    """Before anything has been done."""
+    """A reset before anything has been done."""
     link.close()
 
 
@@ -67,11 +67,11 @@ def obey_silently(link: "Link", words: Words) -> None:
 
 
 def ignore(link: "Link", words: Words) -> None:
-    """As if it had never come."""
+    """As if the command had never come."""
 
 
 class Held:
-    """Obeys, and keeps the reply until it is let go. Meanwhile the link is read."""
+    """Obeys, and holds the reply back until it is released; goes on reading the link."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -86,7 +86,7 @@ class Held:
 
 
 class Late(Held):
-    """Obeys when it is let go."""
+    """Obeys when it is released."""
 
     def __call__(self, link: "Link", words: Words) -> None:
         self.event.wait(60)
@@ -187,7 +187,7 @@ class Broker:
     # -- the network
 
     def open(self) -> None:
-        """Listens, at the port that it had before if it had one."""
+        """Listens, on the port that it had before if it had one."""
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(("127.0.0.1", self.port))
@@ -202,13 +202,13 @@ class Broker:
                 threading.Thread(target=link.run, daemon=True).start()
 
     def shut(self) -> None:
-        """Listens no more."""
+        """Stops listening."""
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
 
     def cut_off(self, *commands: bytes) -> None:
-        """Resets all connections, or those on which one of the commands came."""
+        """Resets all connections, or those on which one of these commands came."""
         for link in list(self.links):
             if not commands or any(asked.link is link and asked.words[0] in commands
                                    for asked in self.asked):
@@ -220,7 +220,7 @@ class Broker:
     # -- the script
 
     def next(self, command: bytes, *actions: Action) -> None:
-        """What becomes of the next commands of this name."""
+        """What happens to the next commands of this name."""
         self.script[command].extend(actions)
 
     def obey(self, link: Link, words: Words) -> None:
@@ -261,7 +261,7 @@ class Broker:
                 b"XREAD": self.xread}[name](*rest)
 
     def add(self, key: bytes, fields: Words) -> Id:
-        """An entry, as if from somebody else."""
+        """Adds an entry, as if from somebody else."""
         with self.changed:
             stream = self.streams[key]
             last = stream[-1].id if stream else (0, 0)

@@ -1,4 +1,4 @@
-"""A headless Chromium, steered by chromedriver: what the tests of pages share."""
+"""A headless Chromium, driven through chromedriver: what the tests of web pages share."""
 import base64
 import contextlib
 import functools
@@ -39,7 +39,7 @@ class Browser:
             raise
 
     def driver_port(self) -> int:
-        """Starts chromedriver. The port that it picks may be taken, by chance."""
+        """Starts chromedriver. Another program may have taken the port that it picks."""
         for _ in range(10):
             self.driver = subprocess.Popen(
                 ["chromedriver", "--port=0"], stdout=subprocess.PIPE,
@@ -88,7 +88,7 @@ class Browser:
             time.sleep(0.05)
 
     def command(self, name: str, **parameters: Any) -> Any:
-        """One of the DevTools protocol."""
+        """Sends a command of the DevTools protocol."""
         return self.call("POST", self.session + "/goog/cdp/execute",
                          {"cmd": name, "params": parameters})
 

@@ -3,11 +3,11 @@
 
     python3 tests/system/chatcl_test.py [ClassOrTest ...]
 
-The client is build/chatcl, or the command in the environment's CHATCL. The server is
-played by the tests. The terminal is a pseudo-terminal with a small emulator behind it
+The client is build/chatcl, or the command in the environment variable CHATCL. The tests
+play the server. The terminal is a pseudo-terminal with a small emulator behind it
 (screen.py), so the tests compare what a user would see; a parent that knows job control
-(JOB) stands in for the shell. TmuxTest has tmux for a terminal. Nothing depends on how
-fast things happen: each wait ends with the event, or fails after DEADLINE seconds.
+(JOB) stands in for the shell. TmuxTest uses tmux as the terminal. Nothing depends on how
+fast things happen: each wait ends with its event, or fails after DEADLINE seconds.
 """
 import fcntl
 import hashlib
@@ -68,7 +68,7 @@ say("killed %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status)
 
 
 def cpu_seconds() -> float:
-    """What all children that have ended have used."""
+    """The processor time of all children that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -96,7 +96,7 @@ class ServerEnd:
         return self.hear(1 << 40)
 
     def reset(self) -> None:
-        """Goes away as a killed server does that had not read everything."""
+        """Goes away like a killed server that has not read everything."""
         at_once = struct.pack("ii", 1, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.socket.close()
@@ -174,7 +174,7 @@ class PipeTest(ClientTest):
         self.assertEqual(self.finish(client, 0), b"unfinished")
 
     def test_closed_input(self) -> None:
-        """A socket in the place of standard input would send the server its own words."""
+        """If standard input were the socket, the server would be sent its own words."""
         command = " ".join(map(shlex.quote, CHATCL + ["127.0.0.1", str(self.port)]))
         client = subprocess.Popen(["sh", "-c", "exec " + command + " <&-"],
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -206,8 +206,8 @@ class PipeTest(ClientTest):
         self.assertTrue(out == data, "the output is not what the server has sent")
 
     def feed(self, client: subprocess.Popen) -> bytes:
-        """Gives the client as much input as it takes, and ends it; returns it. A second
-        without progress is taken for a standstill; being wrong does no harm."""
+        """Gives the client as much input as it takes, then ends the input; returns it.
+        A second without progress counts as a standstill; a wrong guess does no harm."""
         block = bytes(range(256)) * 256
         written = 0
         os.set_blocking(client.stdin.fileno(), False)
@@ -227,7 +227,7 @@ class PipeTest(ClientTest):
         self.assertEqual(self.finish(client, 0), b"")
 
     def fill(self, peer: ServerEnd) -> bytes:
-        """Says as much as the client takes, and what the kernel keeps; returns it."""
+        """Says as much as the client takes and the kernel holds; returns it."""
         block = bytes(range(250)) * 200  # not in pages: the last one fits in half
         sent = 0
         peer.socket.setblocking(False)
@@ -295,7 +295,7 @@ class PipeTest(ClientTest):
                                      "Connection refused\n")
 
     def test_refused_at_once(self) -> None:
-        """There is no TCP to everybody: connect(2) itself says so, in words that vary."""
+        """TCP cannot broadcast: connect(2) itself says so, in words that vary."""
         client = subprocess.run(CHATCL + ["255.255.255.255", "9"],
                                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.assertEqual(client.returncode, 1)
@@ -303,7 +303,7 @@ class PipeTest(ClientTest):
         self.assertNotIn(os.strerror(0).encode(), client.stderr)
 
     def test_localhost_may_be_two_addresses(self) -> None:
-        """Whichever the client tries first, the server is at one of them only."""
+        """Whichever address the client tries first, the server is at only one of them."""
         client = subprocess.Popen(CHATCL + ["localhost", str(self.port)],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.PIPE)
@@ -474,7 +474,7 @@ class TerminalCase(ClientTest):
         parent.wait()
 
     def reported(self, looking: bool = True) -> str:
-        """The next word of the parent. Usually the screen is looked at meanwhile."""
+        """The parent's next word. Usually the screen is read meanwhile."""
         deadline = time.monotonic() + DEADLINE
         while not select.select([self.reports], [], [], 0 if looking else 0.05)[0]:
             self.assertLess(time.monotonic(), deadline, "the client does not end or stop")
@@ -620,7 +620,7 @@ class TerminalTest(TerminalCase):
         self.sees("> ^S does not stop the screen|")
 
     def test_server_that_does_not_read(self) -> None:
-        """The line is 60 KB long, sent again and again from the history."""
+        """The line is 60 KB long, and is sent again and again from the history."""
         peer = self.start()
         line = b"0123456789" * 6000
         for start in range(0, len(line), 500):
@@ -720,7 +720,7 @@ class TerminalTest(TerminalCase):
         self.assertEqual(peer.hear(len(pieces.encode())).decode(), pieces)
 
     def test_terminal_that_does_not_block(self) -> None:
-        """A program before us has left it so."""
+        """An earlier program has left it so."""
         os.set_blocking(self.slave, False)
         peer = self.start()
         lines = [f"::1: line {number}" for number in range(5000)]
@@ -763,7 +763,7 @@ class TerminalTest(TerminalCase):
                 self.ends("killed 2")
 
     def test_dumb_terminal(self) -> None:
-        """It echoes and edits by itself; the client does as in a pipe."""
+        """The terminal echoes and edits by itself; the client behaves as in a pipe."""
         peer = self.start(prompt="|", TERM="dumb")
         self.type("hi\n")
         self.assertEqual(peer.hear(3), b"hi\n")
@@ -794,7 +794,7 @@ class TerminalTest(TerminalCase):
             self.assertEqual(self.screen.lines()[0], "Welcome")
 
     def test_terminal_that_no_shell_has(self) -> None:
-        """The keys' signals are for the client alone, and the modes are set back."""
+        """The keys' signals reach the client alone, and the modes are restored."""
         for key, status in (("\x03", -2), ("\x04", 0)):
             self.screen = Screen(self.WIDTH, self.HEIGHT)
             client = subprocess.Popen(
@@ -854,7 +854,7 @@ class TerminalTest(TerminalCase):
         self.ends("exited 0")
 
     def test_stopped_from_outside(self) -> None:
-        """SIGSTOP cannot be caught: the shell sets the terminal right."""
+        """SIGSTOP cannot be caught: it is the shell that restores the terminal."""
         peer = self.start()
         self.type("typed")
         self.sees("> typed|")
@@ -952,7 +952,7 @@ class TerminalTest(TerminalCase):
         self.ends("killed 2")
 
     def test_slow_name(self) -> None:
-        """Keys are obeyed while the name is looked up."""
+        """Keys work while the name is being looked up."""
         with tempfile.TemporaryDirectory() as folder:
             slow = os.path.join(folder, "slow.so")
             source = "#include <unistd.h>\nint getaddrinfo(void) { sleep(60); return 1; }"
@@ -986,7 +986,7 @@ class TerminalTest(TerminalCase):
 
 
 class RoughTest(TerminalCase):
-    """Many times, and under bad conditions."""
+    """The same many times, and under bad conditions."""
 
     def change_the_window(self, peer: ServerEnd, chance: random.Random,
                           widest: int) -> list:
@@ -1009,7 +1009,7 @@ class RoughTest(TerminalCase):
         return said
 
     def test_changes_of_the_window_lose_nothing(self) -> None:
-        """Where rows are cut, the terminal itself loses what is behind the edge, so
+        """Where rows are cut, the terminal itself loses what is beyond the edge, so
         messages are short there."""
         for reflow in (True, False):
             for seed in range(6):
@@ -1070,7 +1070,7 @@ class RoughTest(TerminalCase):
 
     @unittest.skipUnless(os.path.exists("/proc/self/stat"), "needs /proc")
     def test_sleep_while_nobody_looks(self) -> None:
-        """That the server does not read is to be said, but there is nowhere to say it."""
+        """The client has to say that the server does not read, but has no place for it."""
         def used() -> int:
             with open(f"/proc/{self.pid}/stat") as file:
                 fields = file.read().rsplit(")", 1)[1].split()
@@ -1122,7 +1122,7 @@ class RoughTest(TerminalCase):
         self.ends("killed 2")
 
     def fill(self, peer: ServerEnd) -> None:
-        """Says more than the client can show while nobody looks at the screen."""
+        """Says more than the client can show while nobody reads the screen."""
         peer.socket.setblocking(False)
         while select.select([], [peer.socket], [], 2)[1]:
             peer.socket.send(b"::1: nobody looks\n" * 1000)
@@ -1130,7 +1130,7 @@ class RoughTest(TerminalCase):
 
 
 class TmuxTest(ClientTest):
-    """In a terminal that others have made."""
+    """In a terminal that we have not written."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -1152,7 +1152,7 @@ class TmuxTest(ClientTest):
         self.tmux("set-option", "-g", "window-size", "manual")
 
     def seen(self) -> str:
-        """All that is on the screen or above it, rows that were broken made whole."""
+        """All that is on the screen or above it, with broken rows joined again."""
         return self.tmux("capture-pane", "-p", "-J", "-S", "-")
 
     def sees(self, text: str) -> str:
@@ -1183,7 +1183,7 @@ class TmuxTest(ClientTest):
         self.assertEqual([line for line in said if line not in seen], [])
 
     def test_keys_in_a_paste(self) -> None:
-        """What is behind ^C in a paste must not get to the shell that waits below."""
+        """What follows ^C in a paste must not reach the shell that waits below."""
         trap = os.path.join(self.folder, "trap")
         self.start("sh")
         self.tmux("send-keys", "-l", self.client + "\n")

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Tests the load tester: what it passes, and above all what it must not pass.
+"""Tests the load tester: what it passes, and above all what it must reject.
 
 Usage: python3 tests/system/chatload_test.py
 
 Environment: CHATLOAD, the tester (build/bench/chatload, which `make bench QUICK=1`
 builds; `make test ONLY=chatload` builds one and runs this); CHATSRV_TEST_SERVER, a right
 server, with {port} where the port goes (build/chatsrv {port}). The wrong servers are
-threads in here: a relay that lies to one of its clients about one message. Every test
-waits for chatload to end, which it does early if all is as it should be.
+threads of this program: a relay that lies to one of its clients about one message. Every
+test waits for chatload to end, which it does early if all is well.
 """
 
 import os
@@ -33,7 +33,7 @@ ATTEMPTS = 5   # to start a server: another program may take the free port first
 
 
 def chatload(*arguments):
-    """Runs the tester and returns its exit code, what it measured, and its complaint."""
+    """Runs the tester; returns its exit code, what it measured, and its complaint."""
     run = subprocess.run([CHATLOAD, *map(str, arguments)], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, universal_newlines=True,
                          timeout=PATIENCE)
@@ -94,8 +94,8 @@ class Running:
 class Relay:
     """A chat server in a thread.
 
-    lie(who, number, line) returns the bytes that client who gets instead of the line that
-    is the number-th message, both counted from 0. None ends that client's connection.
+    lie(who, number, line) returns the bytes that client number `who` gets in place of
+    `line`, which is message `number`; both count from 0. None ends the connection.
     """
 
     def __init__(self, lie=lambda who, number, line: line, greeting=b"Welcome\n"):
@@ -227,7 +227,7 @@ class TestRight(unittest.TestCase):
         self.assertEqual(result["deliveries"], "1500")
 
     def test_flood(self):
-        """Whoever floods slows the others down; nothing of theirs is lost or changed."""
+        """Flooders slow the others down; nothing of theirs is lost or changed."""
         result = self.passes("-m", "latency", "-c", 5, "-s", 5, "-k", 3, "-f", 2,
                              "-n", 200, "-t", 30)
         self.assertEqual(result["deliveries"], "1000")
@@ -241,7 +241,7 @@ class TestRight(unittest.TestCase):
 
 
 class TestWrong(unittest.TestCase):
-    """One lie about one message, and the tester says so."""
+    """One lie about one message, and the tester finds it."""
 
     def run_against(self, lie, *arguments, **relay_options):
         relay = Relay(lie, **relay_options)
@@ -290,7 +290,7 @@ class TestWrong(unittest.TestCase):
         self.assert_caught("late or lost: ", lie, "-t", 0.2, "-m", "latency")
 
     def test_window(self):
-        """The relay answers ten messages at a time: so ten must come, and no fewer do."""
+        """The relay answers ten messages at a time: ten pass, and fewer do not."""
         def relay():
             held = [[] for _ in range(4)]
 
@@ -304,7 +304,7 @@ class TestWrong(unittest.TestCase):
                            "-w", 9, "-t", 0.2)
 
     def test_open_loop(self):
-        """A stall counts for every message that was due meanwhile, not for one alone."""
+        """A stall counts against every message that was due meanwhile, not just one."""
         def lie(who, number, line):
             if (who, number) == (0, 1):
                 time.sleep(0.4)
@@ -319,7 +319,7 @@ class TestWrong(unittest.TestCase):
                            else line)
 
     def swap(self):
-        """Client 2 gets messages 10 and 11 the other way round."""
+        """Client 2 gets messages 10 and 11 in the wrong order."""
         held = []
 
         def lie(who, number, line):
@@ -334,7 +334,7 @@ class TestWrong(unittest.TestCase):
                            self.swap())
 
     def test_other_order_than_for_others(self):
-        """Client 2 gets two neighbours, of one sender each, the other way round."""
+        """Client 2 gets two adjacent messages, of two senders, in the wrong order."""
         held, came = None, set()
 
         def lie(who, number, line):

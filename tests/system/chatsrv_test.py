@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests what our own chatsrv promises beyond the assignment:
-its options, its log, its end.
+its options, its log, how it ends.
 
     python3 tests/system/chatsrv_test.py [--server 'CMD {options} {port}'] [CLASS[.TEST]]
 
@@ -31,14 +31,14 @@ OWN = "(chatsrv's own rule, not the assignment's)"
 
 
 class ChatsrvCase(ServerCase):
-    """A test with a server of its own, and what several of them ask for.
+    """A test with a server of its own, and what several tests share.
 
-    Where much is said and the log counts, the server is told to log no texts (-q): what
-    it then logs fits its buffer and the pipe, whether or not it is read in time.
+    Where much is said and the test looks at the log, the server logs no texts (-q): then
+    its log fits into its buffer and the pipe, whether or not it is read in time.
     """
 
     def expect_service(self, *living: Peer) -> None:
-        """A newcomer gets the greeting, and not a refusal, and what it says."""
+        """A newcomer gets the greeting, not a refusal, and what it says itself."""
         newcomer, = self.join(1)
         newcomer.sync()
         newcomer.leave()
@@ -50,7 +50,7 @@ class ChatsrvCase(ServerCase):
 
 
 class Messages(ChatsrvCase):
-    """What a message looks like to those who get it."""
+    """What a message looks like to its receivers."""
 
     @rule(ADDRESS, "getnameinfo() with NI_NUMERICHOST, when the client is accepted")
     def test_prefix(self):
@@ -59,7 +59,7 @@ class Messages(ChatsrvCase):
 
     @rule(ADDRESS, "-n leaves the prefix out", options="-n")
     def test_no_prefix(self):
-        """with -n they are not"""
+        """with -n messages have no prefix"""
         self.expect_prefix(b"", *self.join(2))
 
     @rule(ADDRESS, "one listener for each family, IPV6_V6ONLY on the second one")
@@ -78,7 +78,7 @@ class Messages(ChatsrvCase):
 
     @rule(OWN, "end of file on a client's input is not the end of its output")
     def test_half_close(self):
-        """who half-closes gets all up to its own last message, if unterminated, too"""
+        """a client that half-closes gets all up to its own last message, newline or not"""
         watcher, = self.join(1)
         peer = self.server.connect()
         peer.send(b"one\ntwo\ntail")
@@ -107,7 +107,7 @@ class Messages(ChatsrvCase):
     @rule(GREETING,
           "greet a client when it is accepted, before anything else is sent to it")
     def test_greeting_first(self):
-        """who comes in the middle of others' talk is greeted before it gets any of it"""
+        """a client that comes while others talk is greeted before it gets any of it"""
         talkers = self.join(8)
         for _ in range(5):
             with self.server.paused():
@@ -126,11 +126,11 @@ class Messages(ChatsrvCase):
 
 
 class Limits(ChatsrvCase):
-    """Who is sent away, when, and what the log says of it."""
+    """Who is sent away, when, and what the log says about it."""
 
     @rule(CUT, "keep the clients in the order of their last input", options="-t 1")
     def test_idle_timeout(self):
-        """-t: who says nothing for that long is disconnected, who talks is not"""
+        """-t: a client silent for that long is disconnected, one that talks is not"""
         talker, sleeper = self.join(2)
         end = time.monotonic() + DEADLINE
         while not sleeper.ended and time.monotonic() < end:
@@ -140,10 +140,10 @@ class Limits(ChatsrvCase):
         self.expect_farewell(sleeper, b"idle for 1 s")
         talker.sync()
 
-    @rule(CUT, "a client for which bytes wait, and which takes none, is stalled; one "
+    @rule(CUT, "a client that takes none of the bytes waiting for it is stalled; one "
                "for which nothing waits is not", options="-q -s 1")
     def test_stalled(self):
-        """-s: who takes no byte for that long is disconnected; who is silent is not"""
+        """-s: a client that takes no byte for that long goes, one that says none stays"""
         one, two = self.join(2)
         slow, = self.join(1, receive_buffer=4096)
         self.exchange(one, numbered(6000, 1000), [one, two])
@@ -154,7 +154,7 @@ class Limits(ChatsrvCase):
     @rule(CUT, "a client's lag is how far it is behind the end of the feed",
           options="-q -b 1000000")
     def test_overflow(self):
-        """-b: who lags that many bytes is disconnected, after whole lines"""
+        """-b: a client that lags by that many bytes is disconnected, after whole lines"""
         one, two = self.join(2)
         slow, = self.join(1, receive_buffer=4096)
         self.exchange(one, numbered(6000, 1000), [one, two])
@@ -165,7 +165,7 @@ class Limits(ChatsrvCase):
     @rule(OWN, "tell the newcomer, close, log it; and count down when a client leaves",
           options="-c 2")
     def test_client_limit(self):
-        """-c: one too many is told so and sent away, until somebody leaves"""
+        """-c: the client beyond the limit is told so and sent away, until one leaves"""
         one, two = self.join(2)
         self.expect_refusal(self.server.connect())
         two.leave()
@@ -173,17 +173,17 @@ class Limits(ChatsrvCase):
         self.expect_service()
         one.sync()
 
-    @rule(OWN, "count the client down, whatever has ended it", options="-c 2 -t 1")
+    @rule(OWN, "decrease the count, however the client has ended", options="-c 2 -t 1")
     def test_idle_places(self):
-        """the places of idle clients are given away"""
+        """a place that an idle client had is free for the next one"""
         for _ in range(2):
             for peer in self.join(2):
                 peer.expect_closed()
 
-    @rule(CUT, "that it will say no more does not make a client a reader",
+    @rule(CUT, "half-closed or not, a client that takes no byte is stalled",
           options="-q -s 2")
     def test_half_closed_stalled(self):
-        """who has half-closed and takes no byte is disconnected like anybody else"""
+        """a half-closed client that takes no byte is disconnected like any other"""
         one, = self.join(1)
         slow, = self.join(1, receive_buffer=4096)
         self.exchange(one, numbered(6000, 1000), [one])
@@ -193,7 +193,7 @@ class Limits(ChatsrvCase):
     @rule(CUT, "look for laggards whenever the feed has grown by a chunk",
           options="-q -b 200000")
     def test_overflow_at_once(self):
-        """who lags more than -b is found soon: memory is bounded by it"""
+        """a client that lags by more than -b is found soon: this bounds memory"""
         one, = self.join(1)
         slow, = self.join(1, receive_buffer=4096)
         texts = numbered(64, 1000)
@@ -214,7 +214,7 @@ class Limits(ChatsrvCase):
 
     @rule(OWN, "the client limit follows from RLIMIT_NOFILE", nofile=32)
     def test_descriptor_limit(self):
-        """where descriptors are scarce, the same happens without -c"""
+        """where descriptors are scarce, newcomers are refused even without -c"""
         crowd = [self.server.connect() for _ in range(60)]
         self.expect_refusal(crowd[-1])
         crowd[0].sync()
@@ -232,7 +232,7 @@ class Descriptors(ChatsrvCase):
     """No descriptor is free."""
 
     def descriptors_left(self, count: int) -> None:
-        """From now on the server can open that many more."""
+        """From now on the server can open this many more."""
         pid = self.server.process.pid
         used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
         free = (number for number in itertools.count() if number not in used)
@@ -242,7 +242,7 @@ class Descriptors(ChatsrvCase):
 
     @rule(OWN, "pause accepting for a second, and then try again")
     def test_accept_pause(self):
-        """accepting pauses meanwhile, at no cost, whatever others do, and then goes on"""
+        """accepting pauses meanwhile, at no cost, whatever others do, then goes on"""
         one, = self.join(1)
         self.descriptors_left(0)
         crowd = [self.server.start_connecting() for _ in range(3)]
@@ -265,7 +265,7 @@ class Fairness(ChatsrvCase):
 
     @rule(OWN, "read a bounded piece from a client, then let the others have their turn")
     def test_flood(self):
-        """who has megabytes waiting is not read to the end while others wait"""
+        """a client with megabytes waiting is not read to the end while others wait"""
         flooder, quiet = self.join(2)
         texts = numbered(20000, 199)
         flood = b"".join(text + b"\n" for text in texts)
@@ -293,7 +293,7 @@ class Log(ChatsrvCase):
 
     @rule(OWN, "the log names each client by its address and port")
     def test_log_lines(self):
-        """the log tells where the server listens, who came, spoke and went, and why"""
+        """the log says where the server listens, and who came, spoke and left, and why"""
         one, two = self.join(2)
         two.send(b"hi\n")
         one.expect(two, b"hi")
@@ -332,7 +332,7 @@ class Log(ChatsrvCase):
     @rule(OWN, "after the first line that is dropped, drop all others, until the log is "
                "read again: so the log has one gap, and says where", read_log=False)
     def test_full_log_gap(self):
-        """what is missing in the log is in one piece, where the log says so"""
+        """what the log lacks is one run of lines, in the place where the log says so"""
         one, = self.join(1)
         texts = [b"%d." % number + b"x" * (1000 if number % 7 else 0)
                  for number in range(2000)]
@@ -355,7 +355,7 @@ class Log(ChatsrvCase):
     @rule(OWN, "when the buffer is full to its end, move what waits to its beginning",
           read_log=False)
     def test_log_behind(self):
-        """a log whose reader is always a bit behind has no gap"""
+        """a log whose reader is always a little behind has no gap"""
         one, = self.join(1)
         texts = numbered(1500, 1000)
         log = b""
@@ -379,7 +379,7 @@ class Log(ChatsrvCase):
     @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
           read_log=False)
     def test_full_log(self):
-        """nobody reads the log: the chat goes on, and the log tells what is missing"""
+        """nobody reads the log: the chat goes on, and the log says what is missing"""
         one, two = self.join(2)
         self.exchange(one, numbered(6000, 100), [one, two])
         self.server.start_reading()
@@ -426,7 +426,7 @@ class Process(ChatsrvCase):
 
     @rule(OWN, "wait a second for slow readers, not for ever")
     def test_sigterm_stalled(self):
-        """somebody who does not read does not keep the server from ending"""
+        """a client that does not read does not keep the server from ending"""
         one, = self.join(1)
         self.join(1, receive_buffer=4096)
         self.exchange(one, numbered(8000, 1000), [one])
@@ -435,7 +435,7 @@ class Process(ChatsrvCase):
 
     @rule(OWN, "wait up to a second for slow readers", options="-q -b 30000000")
     def test_sigterm_pending(self):
-        """who reads on after SIGTERM gets all, even more than the kernel holds"""
+        """a client that reads on after SIGTERM gets all, even what the kernel can't hold"""
         one, = self.join(1)
         late, = self.join(1, receive_buffer=4096)
         texts = numbered(12000, 1000)
@@ -453,7 +453,7 @@ class Process(ChatsrvCase):
                 f"{len(texts)} lines for a client that reads on, or a second's wait",
                 f"{len(late.inbox)} lines, and the end after {seconds:.2f} s")
 
-    @rule(OWN, "the second signal sets the time of the end to now")
+    @rule(OWN, "the second signal moves the deadline to now")
     def test_second_signal(self):
         """a second signal ends the wait for a slow reader"""
         # This program may be held up; the server waits a second each time.
@@ -470,7 +470,7 @@ class Process(ChatsrvCase):
         self.server.fail("an end at once",
                          "it came no sooner than a second after the first signal")
 
-    @rule(OWN, "close the listening sockets first of all")
+    @rule(OWN, "close the listening sockets before anything else")
     def test_stop_accepting(self):
         """after SIGTERM nobody is let in, while slow readers still have their time"""
         for _ in range(8):
@@ -484,8 +484,8 @@ class Process(ChatsrvCase):
                          "they are accepted until it has ended")
 
     def stall(self, server: Server) -> None:
-        """Puts a client into the server that does not read,
-        with megabytes to be sent to it."""
+        """Gives the server a client that does not read,
+        and megabytes to send to it."""
         one = server.connect()
         slow = server.connect(receive_buffer=4096)
         slow.sync()
@@ -494,16 +494,15 @@ class Process(ChatsrvCase):
 
     @staticmethod
     def await_refusal(server: Server) -> None:
-        """Waits until nobody can connect,
-        which is the case at the latest when it has ended."""
+        """Waits until nobody can connect: at the latest, when the server has ended."""
         while not server.has_ended():
             with socket.socket() as probe:
                 if probe.connect_ex((test.HOST, server.port)):
                     return
 
-    @rule(OWN, "the log's reader has no more time than slow clients have", read_log=False)
+    @rule(OWN, "the log's reader gets no more time than slow clients do", read_log=False)
     def test_sigterm_unread_log(self):
-        """nor does a log that nobody reads"""
+        """a log that nobody reads does not keep it from ending, either"""
         one, = self.join(1)
         self.exchange(one, numbered(1000, 1000), [one])
         self.server.process.terminate()
@@ -512,9 +511,9 @@ class Process(ChatsrvCase):
             self.server.fail("an end, though nobody reads the log", "it still runs")
         self.server.process.stdout.close()
 
-    @rule(OWN, "what nobody can read any more need not be written")
+    @rule(OWN, "what nobody can ever read need not be written")
     def test_sigterm_closed_log(self):
-        """nor does one whose reader has gone for good"""
+        """nor does a log whose reader has gone for good"""
         for _ in range(8):
             with Server(options="", says=OWN, read_log=False) as server:
                 one = server.connect()
@@ -540,7 +539,7 @@ class Process(ChatsrvCase):
     @rule(OWN, "getsockname() tells the port that bind() has chosen; both families use "
                "it")
     def test_port_0(self):
-        """port 0 is any free one, and the log says which"""
+        """port 0 means any free port, and the log says which"""
         with Server(test.COMMAND.replace("{port}", "0"), port=1, says=OWN) as server:
             server.expect_log(b"listening on 0.0.0.0:")
             server.port = int(server.log.lines[0].rsplit(b":", 1)[1])
@@ -550,9 +549,9 @@ class Process(ChatsrvCase):
             if len(ports) > 1:
                 server.fail("the same port for both families", str(sorted(ports)))
 
-    @rule(OWN, "exit status 0 for -h, 2 for wrong usage, 1 for what fails at start-up")
+    @rule(OWN, "exit status 0 for -h, 2 for wrong usage, 1 for a failure at start-up")
     def test_usage(self):
-        """-h, wrong usage and a port in use: exit status, and what is said where"""
+        """-h, wrong usage and a port in use: exit status, and where it says what"""
         self.join(1)
         port = str(self.server.port)    # in use
         cases = {"-h": 0, "-z": 2, "-t": 2, "-t x": 2, "-c 0x": 2, "abc": 2, "70000": 2,
