@@ -1070,7 +1070,7 @@ class RoughTest(TerminalCase):
 
     @unittest.skipUnless(os.path.exists("/proc/self/stat"), "needs /proc")
     def test_sleep_while_nobody_looks(self) -> None:
-        """The client has to say that the server does not read, but has no place for it."""
+        """The client is to say that the server does not read, but has no place for it."""
         def used() -> int:
             with open(f"/proc/{self.pid}/stat") as file:
                 fields = file.read().rsplit(")", 1)[1].split()

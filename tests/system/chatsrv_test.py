@@ -78,7 +78,7 @@ class Messages(ChatsrvCase):
 
     @rule(OWN, "end of file on a client's input is not the end of its output")
     def test_half_close(self):
-        """a client that half-closes gets all up to its own last message, newline or not"""
+        """a client that half-closes gets all up to its own last line, newline or not"""
         watcher, = self.join(1)
         peer = self.server.connect()
         peer.send(b"one\ntwo\ntail")
@@ -435,7 +435,7 @@ class Process(ChatsrvCase):
 
     @rule(OWN, "wait up to a second for slow readers", options="-q -b 30000000")
     def test_sigterm_pending(self):
-        """a client that reads on after SIGTERM gets all, even what the kernel can't hold"""
+        """a client reading on after SIGTERM gets all, even more than the kernel holds"""
         one, = self.join(1)
         late, = self.join(1, receive_buffer=4096)
         texts = numbered(12000, 1000)
@@ -513,7 +513,7 @@ class Process(ChatsrvCase):
 
     @rule(OWN, "what nobody can ever read need not be written")
     def test_sigterm_closed_log(self):
-        """nor does a log whose reader has gone for good"""
+        """a log whose reader has gone for good does not keep it from ending, either"""
         for _ in range(8):
             with Server(options="", says=OWN, read_log=False) as server:
                 one = server.connect()
