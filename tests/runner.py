@@ -446,8 +446,8 @@ failures: List[Result] = []
 
 # How the line begins that names what failed: unittest's, mutants.py's, check.h's, the
 # compiler's.
-HEADLINE = re.compile(r"^(?:(?:FAIL|ERROR)\b|stopped: |\S+\.[ch]:\d+:(?:\d+: error:)? ).*",
-                      re.MULTILINE)
+HEADLINE = re.compile(
+    r"^(?:(?:FAIL|ERROR)\b|stopped: |\S+\.[ch]:\d+:(?:\d+: error:)? ).*", re.MULTILINE)
 HEADLINES_MAX = 5       # of one job; all that it said stands further up
 
 

@@ -177,8 +177,8 @@ def main() -> int:
     with copy("none") as root:
         if not without_faults([mutant.job for mutant in mutants], root):
             return 1
-        for result in runner.in_parallel(functools.partial(judge, mutant, args.times, root)
-                                         for mutant in mutants):
+        for result in runner.in_parallel(
+                functools.partial(judge, mutant, args.times, root) for mutant in mutants):
             caught += runner.report([result])
             if result.passed and args.times > 1:
                 print(textwrap.indent(result.output, "      "), flush=True)

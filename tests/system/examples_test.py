@@ -2,8 +2,8 @@
 """Runs every program of notes/examples/ as a user would and looks at what it says.
 
 The programs are in build/examples (`make examples`), or where EXAMPLES says. No test
-depends on timing: each waits for an event, until DEADLINE at most. After a test nothing
-may be left: no process, no file in its folder, no line on stderr that was not expected.
+depends on timing: each waits for an event, for at most DEADLINE seconds. A test may leave
+nothing behind: no process, no file in its folder, no unexpected line on stderr.
 
     python3 tests/system/examples_test.py [ClassName[.test_name]]
 """
@@ -66,7 +66,7 @@ def source(name):
 
 
 class Program:
-    """A running example. What it prints goes to files, so nobody ever blocks on it."""
+    """A running example. It prints into files, so it never blocks on its output."""
 
     def __init__(self, folder, name, *args, stdin=subprocess.DEVNULL, **options):
         self.name = name
@@ -135,7 +135,7 @@ class Client:
             raise
 
     def hurry(self):
-        """Takes back receive_buffer: a small one makes a long read slow."""
+        """Undoes receive_buffer: a small one makes a long read slow."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def send(self, data):
@@ -232,7 +232,7 @@ class ExampleTest(unittest.TestCase):
         self.assertEqual(os.listdir(self.folder), [])
 
     def assert_idle(self, program):
-        """Looks for half a second on how much processor time it uses: next to none."""
+        """Watches its processor time for half a second: it uses next to none."""
         def ticks():
             with open("/proc/%d/stat" % program.process.pid) as file:
                 return sum(int(n) for n in file.read().rpartition(")")[2].split()[11:13])
@@ -859,7 +859,7 @@ class TestTurtleLoop(TurtleTest):
         self.assert_ended(server)
 
     def test_client_that_reads_nothing(self):
-        """It is not read from either: the others go on, and later it gets all answers."""
+        """Nor is it read from: the others go on, and later it gets all its answers."""
         server, deaf, other = self.server(), self.stream(), self.client("A")
         deaf.setblocking(False)
         sent = 0
@@ -920,7 +920,7 @@ class TestTurtleLoop(TurtleTest):
 
 
 class TestMiniServ(ExampleTest):
-    """mini_serv: each sentence of the subject that can be seen from outside."""
+    """mini_serv: each sentence of the assignment that can be seen from outside."""
 
     ALLOWED = set("write close select socket accept listen send recv bind strstr malloc "
                   "realloc free calloc bzero atoi sprintf strlen exit strcpy strcat "
@@ -947,7 +947,7 @@ class TestMiniServ(ExampleTest):
             return None
 
     def finish(self, server):
-        """It never ends by itself: it must still be there, and have said nothing."""
+        """It never ends by itself: it must still run, and have printed nothing."""
         self.assertIsNone(server.process.poll(), server.errors())
         self.assertEqual(server.stop(), -signal.SIGTERM)
         self.assertEqual(server.output() + server.errors(), "")
@@ -1150,7 +1150,7 @@ class TestMiniServ(ExampleTest):
         self.finish(server)
 
     def test_descriptors_beyond_fd_set(self):
-        """Only a few clients fit below FD_SETSIZE; more must not be written behind it."""
+        """Only a few clients fit below FD_SETSIZE; nothing may be written beyond it."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if 0 <= hard < FD_SETSIZE + 100:
             self.skipTest("the limit of descriptors is below FD_SETSIZE")
@@ -1189,7 +1189,7 @@ class TestMiniServ(ExampleTest):
         return next(client for client in clients if client.socket.fileno() in ready)
 
     def test_out_of_descriptors(self):
-        """The newcomer waits, without eating the processor, until somebody leaves."""
+        """The newcomer waits, at no processor time, until somebody leaves."""
         limit = 8
         server, c0 = self.server(
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Tests what the server does when the calls that it makes fail (Linux).
+"""Tests what the server does when its system calls fail (Linux).
 
     python3 tests/system/faults_test.py [CLASS[.TEST]]
 
-The servers, final/ and step 6, are built with tests/system/faults.c between them and the
-C library, and with AddressSanitizer and UndefinedBehaviorSanitizer.
+The servers, final/ and step 6, are built with AddressSanitizer and
+UndefinedBehaviorSanitizer, and with tests/system/faults.c between them and the C library.
 
 Environment: CC and CFLAGS, to build with something else; FAULTS_SEED, to repeat a run.
 """
@@ -99,7 +99,7 @@ class Counts(NamedTuple):
 
 @contextlib.contextmanager
 def environment(**variables: str) -> Iterator[pathlib.Path]:
-    """Sets variables for the servers that are started meanwhile;
+    """Sets variables for the servers that are started inside;
     yields the file of counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "counts")
@@ -119,7 +119,7 @@ def counts(path: pathlib.Path) -> Counts:
     return Counts(*array.array("Q", path.read_bytes()))
 
 
-# ---- Clients, which may be cut off at any moment ---------------------------------------
+# ---- Clients that may be cut off at any moment -----------------------------------------
 
 class Client:
     """A connection and the whole lines that came on it."""
@@ -159,7 +159,7 @@ class Client:
         return True
 
     def expect(self, text: bytes) -> bool:
-        """Receives until the text has come. False: the connection ended before."""
+        """Receives until the text has come. False: the connection ended first."""
         end = time.monotonic() + 4 * DEADLINE
         while text not in self.data and not self.ended:
             if not self.receive(end - time.monotonic()):
@@ -194,7 +194,7 @@ def greeted(port: int, source: str = "127.0.0.1") -> Client:
 
 
 def is_piece(lines: List[bytes], whole: List[bytes]) -> bool:
-    """Are the lines, which are all different, a piece of the whole?"""
+    """Are the lines, all of which differ, a piece of the whole?"""
     if not lines:
         return True
     begin = whole.index(lines[0]) if lines[0] in whole else 0
@@ -229,7 +229,7 @@ class Harmless(unittest.TestCase):
                        *(name for name in names if name not in REFUSALS))
 
     def test_final_refusals(self):
-        """A refusal is a single send, which in real life always finds room."""
+        """A refusal is a single send, for which there is always room in real life."""
         self.run_tests("system/chatsrv_test.py",
                        "--server", final() + " {options} {port}",
                        *REFUSALS, faults=re.sub(r"send:\S+", "", HARMLESS))
@@ -247,12 +247,12 @@ class Harmless(unittest.TestCase):
 
 
 class Harmful(unittest.TestCase):
-    """Connections break at any call: only these suffer."""
+    """Connections break at any call: only they suffer."""
     VISITS = 1500
     CROWD = 12
 
     def visits(self, server: Server) -> Tuple[Client, List[Client]]:
-        """Clients come, talk and leave; a witness, who says nothing, hears all of it."""
+        """Clients come, talk and leave; a silent witness hears all of it."""
         chance = random.Random(SEED)
         witness = greeted(server.port, SPARED)
         crowd: List[Client] = []
@@ -319,7 +319,7 @@ class Harmful(unittest.TestCase):
 
     @staticmethod
     def is_quiet(server: Server) -> bool:
-        """As far as the log tells: on a busy machine it drops lines, and says so."""
+        """As far as the log says: on a busy machine it drops lines, and says so."""
         return (server.log.count(b"accepted connection") == server.log.count(TERMINATED)
                 or server.log.count(b"dropped") > 0)
 
@@ -343,7 +343,7 @@ class Harmful(unittest.TestCase):
 
 
 class Torture(unittest.TestCase):
-    """A short life of a server, again and again: each call that it makes fails once."""
+    """The short life of a server, again and again: each of its calls fails once."""
     PARTS = b"a line in " + b"two parts" * 100, b" that goes on" * 10 + b" to its end"
     TAIL = b"the end has no newline"
     BULK = [b"%03d " % number + b"=" * 1000     # more than a feed's chunk
@@ -385,7 +385,7 @@ class Torture(unittest.TestCase):
         return [*clients, *refused]
 
     def check_scene(self, clients: List[Client], tail: bytes) -> None:
-        """At most one connection broke, and what came on any is a piece of the chat."""
+        """At most one connection broke, and each one got a piece of the chat."""
         one, two, last = clients[:3]
         whole = max((client.lines() for client in clients[:3]), key=len)
         for client in clients[:3]:
@@ -451,7 +451,7 @@ class Torture(unittest.TestCase):
         self.assertEqual(server.stderr.lines, [])
 
     def torture(self, command: str, tail: bytes) -> None:
-        """tail: what a client that half-closes is sure to get at last."""
+        """tail: what a client that half-closes must have got in the end."""
         unserved = 0
         call = 0
         total: Optional[int] = None

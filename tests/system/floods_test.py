@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Floods and churn, and beside them two honest clients, who must lose nothing (Linux).
+"""Floods and churn, beside two honest clients, who must lose nothing (Linux).
 
     CHATSRV_TEST_SERVER='CMD {options} {port}' python3 tests/system/floods_test.py
                                                        [CLASS[.TEST]]
 
 Floods is best run on a server built with AddressSanitizer. Bounds measures memory and
-processor time, so it needs one built without.
+processor time, so it needs a server built without.
 
-Environment: FLOOD_VISITS, FLOOD_MB and FLOOD_STALLED change how many come and go (5000),
-how long the endless line is (200 MB), and how many never read (200; their sockets fill
-4 MB each of the kernel's memory).
+Environment: FLOOD_VISITS, FLOOD_MB and FLOOD_STALLED set how many clients come and go
+(5000), how long the endless line is (200 MB), and how many clients never read (200; each
+one's socket fills 4 MB of the kernel's memory).
 """
 import contextlib
 import os
@@ -68,7 +68,7 @@ class Pair(threading.Thread):
             self.wrong = f"message {self.said}: {error!r}"
 
     def exchange(self) -> None:
-        """One of them says something, then both listen until they have heard it."""
+        """One of them says something, and both listen until they have heard it."""
         who, number = self.said % 2, self.said // 2 + 1
         self.socks[who].sendall(b"[pair %d says %d]\n" % (who, number))
         for listener in range(2):
@@ -91,7 +91,7 @@ class Pair(threading.Thread):
 class FloodCase(unittest.TestCase):
     @contextlib.contextmanager
     def serve(self, options: str = "", nofile: int = 0) -> Iterator[Server]:
-        """A server that must be alive at the end, and end cleanly.
+        """A server that must still run at the end, and then end cleanly.
 
         Its log is in self.log.
         """
@@ -104,7 +104,7 @@ class FloodCase(unittest.TestCase):
 
     @contextlib.contextmanager
     def pair(self, server: Server) -> Iterator[Pair]:
-        """Talks meanwhile, and a little longer."""
+        """The pair talks meanwhile, and a little longer."""
         pair = Pair(server)
         pair.start()
         try:
@@ -250,7 +250,7 @@ class Floods(FloodCase):
                 left = [reader for reader in left if not reader.read()]
 
     def test_beyond_the_limit(self):
-        """hundreds too many are told so, one by one; free places are given away"""
+        """hundreds too many are told so, each of them; free places are filled again"""
         with self.serve("-c 20") as server, self.pair(server):
             inside = [server.connect() for _ in range(18)]
             for peer in inside:
@@ -269,7 +269,7 @@ class Floods(FloodCase):
 
 class Bounds(FloodCase):
     def test_memory(self):
-        """many never read, 64 MB go to one who does: together they cost one backlog"""
+        """many never read, one reads 64 MB: together they cost a single backlog"""
         with self.serve() as server:
             stalled = [server.connect(receive_buffer=2048) for _ in range(STALLED)]
             if server.is_sanitized():
@@ -304,7 +304,7 @@ class Bounds(FloodCase):
             self.assertLess(server.memory("VmHWM"), LAG_MAX + (8 << 20))
 
     def test_crowd(self):
-        """250 floods in one wake-up: what they bring is sent on before all is read"""
+        """250 floods in one wake-up: what they bring goes out before all is read"""
         with self.serve("-b 1000000") as server:
             if server.connect() and server.is_sanitized():
                 self.skipTest("built with a sanitizer, whose memory grows anyway")

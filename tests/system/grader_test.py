@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests the grader as a program: its files, its exit status, what it says of a bad start.
+"""Tests the grader as a program: its files, its exit status, its words on a bad start.
 
     STEPS=DIR python3 tests/system/grader_test.py [CLASS[.TEST]]
 
@@ -60,7 +60,7 @@ class Files(GraderCase):
     """Both formats, by their rules."""
 
     def suite(self) -> xml.etree.ElementTree.Element:
-        """The one suite, if the file is as JUnit readers want it."""
+        """The file's only suite, after a check that JUnit readers will take the file."""
         root = xml.etree.ElementTree.parse(str(self.junit)).getroot()
         self.assertEqual(root.tag, "testsuites")
         suite, = root
@@ -81,7 +81,7 @@ class Files(GraderCase):
         return suite
 
     def results(self) -> Dict[str, Any]:
-        """As Gradescope's documentation of results.json wants it."""
+        """Checks the file by Gradescope's documentation of results.json."""
         results = json.loads(self.gradescope.read_text())
         self.assertIsInstance(results["output"], str)
         self.assertIn(results["stdout_visibility"], ("hidden", "visible"))
@@ -193,7 +193,7 @@ class Starts(GraderCase):
 
     @unittest.skipUnless(test.LINUX, "orphans are adopted on Linux")
     def test_daemon(self):
-        """It is named, and ended."""
+        """A server in the background is named, and ended."""
         daemon = self.program("daemon", f"#!/bin/sh\nsetsid {STEPS}/6-broadcast $1 &\n")
         said = self.expect(daemon + " {port}", 1, "it went into the background")
         pid = re.search(r"process (\d+) goes on", re.sub(r"\s+", " ", said))[1]

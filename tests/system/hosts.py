@@ -1,9 +1,9 @@
 """Several hosts on one machine: network namespaces, or else loopback addresses.
 
-As root on Linux, each host is a namespace of its own, with an address of its own, and a
-cable to a bridge at which the test sits; a cable can be cut. Where the kernel has netem,
-packets take 20 ms and 1 % of them are lost. Otherwise the hosts are 127.x.y.z, and a
-cable cannot be cut.
+As root on Linux, each host is a namespace with its own address, and a cable leads from it
+to a bridge at which the test sits; a cable can be cut. Where the kernel has netem, a
+packet takes 20 ms, and 1 % of them are lost. Otherwise the hosts are 127.x.y.z, and there
+are no cables to cut.
 """
 import contextlib
 import os
@@ -35,7 +35,7 @@ class Host:
 
 
 class Network:
-    """`address` is the test's own, `hosts` are the others."""
+    """`address` is where the test is, `hosts` are the others."""
 
     def __init__(self, count: int) -> None:
         self.name = f"room{os.getpid()}"

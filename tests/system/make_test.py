@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests the Makefiles with the named make, in a copy whose path has spaces and quotes.
+"""Tests the Makefiles with the make that is named, on a path with spaces and quotes.
 
     python3 tests/system/make_test.py make|bmake [CLASS[.TEST]]
 """
@@ -47,12 +47,12 @@ class MakeCase(unittest.TestCase):
         return result.stdout
 
     def files(self) -> Dict[str, bytes]:
-        """What there is, with the contents and the times of change."""
+        """All files, with their contents and the times when they changed."""
         return {str(path): path.read_bytes() + str(path.stat().st_mtime_ns).encode()
                 for path in self.root.rglob("*") if path.is_file()}
 
     def expect_chatsrv(self, says: str) -> None:
-        """What it says of wrong usage tells whose it is."""
+        """Whose program it is: its message about wrong usage tells."""
         result = subprocess.run([str(self.chatsrv), "-z"], stderr=subprocess.PIPE,
                                 universal_newlines=True)
         self.assertEqual(result.returncode, 2)
@@ -92,7 +92,7 @@ class Verbs(MakeCase):
             self.assertIn(says, self.make(*arguments, "ARGS=-z", status=2))
 
     def test_again(self):
-        """What is there is not built again."""
+        """What has been built is not built again."""
         for goals in ([], ["step", "3"], ["examples"], ["step", "4"], []):
             self.make(*goals)
             before = self.files()
@@ -100,7 +100,7 @@ class Verbs(MakeCase):
             self.assertEqual(self.files(), before)
 
     def test_changes(self):
-        """What has changed is, whatever its time says."""
+        """What has changed is built again, whatever its time says."""
         step = self.root / "steps" / "3-close.c"
         self.make("step", "3")
         step.write_text(step.read_text().replace("usage: chatsrv", "usage: other"))
@@ -150,7 +150,7 @@ class Verbs(MakeCase):
         self.assertEqual(self.files(), before)
 
     def test_read_only(self):
-        """It says why it cannot."""
+        """make says why nothing can be built."""
         for folder in (self.root.parent, self.root):
             folder.chmod(0o555)
         self.addCleanup(self.root.chmod, 0o755)
@@ -280,14 +280,14 @@ class Verbs(MakeCase):
 
     @unittest.skipUnless(LINUX, "elsewhere, kqueue is the only backend")
     def test_backend_of_the_tests(self):
-        """They run on the backend that the environment names."""
+        """The tests run on the backend that the environment names."""
         self.make("test", "ONLY=evloop", BACKEND="kqueue")
         program = self.root / "build" / "check" / "native" / "evloop_test"
         self.assertIn(b"kevent", program.read_bytes())
 
 
 class Alone(MakeCase):
-    """final/, without the rest of the repository."""
+    """final/ without the rest of the repository."""
 
     def fill(self) -> None:
         shutil.copytree(str(ROOT / "final"), str(self.root),
@@ -303,7 +303,7 @@ class Alone(MakeCase):
         self.assertEqual(set(self.root.iterdir()), before)
 
     def test_dependencies(self):
-        """Whatever changes, make sees it."""
+        """Whatever changes, make notices."""
         self.make()
         makefile = (self.root / "Makefile").read_text()
         for file in self.root.glob("*.[ch]"):

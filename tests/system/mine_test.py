@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Tests the learner's way: make start, make mine, make compare, and the chapters as a
-workshop.
+"""Tests what a learner does: make start, make mine, make compare, and typing in what the
+chapters say.
 
     python3 tests/system/mine_test.py [--make bmake] [CLASS[.TEST]]
 
@@ -29,7 +29,7 @@ STRICT = "-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -D_DEFAULT_SOU
 
 
 class MineCase(unittest.TestCase):
-    """A fresh copy, in which somebody learns."""
+    """A fresh copy for one learner."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -131,7 +131,7 @@ class Mine(MineCase):
         self.assertRegex(self.make("mine", "1"), r"compiles +ok +with warnings")
 
     def test_compare(self):
-        """shows ours once one's own has passed; before, it asks"""
+        """shows ours once one's own has passed; until then it asks"""
         self.write(1, self.ours(1).read_text().replace("listening on", "I listen on"))
         for answer in ("", "n\n", "\n"):
             said = self.make("compare", "1", status=1, answer=answer)
@@ -173,7 +173,7 @@ def pieces(chapter: str) -> Iterator[Piece]:
 
 
 def program_with(program: str, piece: Piece) -> str:
-    """The program after the piece has been typed where it goes."""
+    """The program after the piece has been typed in at its place."""
     blocks = embed.blocks(program)
     titles = [embed.block_title(block.name, block.lines) for block in blocks]
     if piece.title not in titles:
@@ -189,7 +189,7 @@ def program_with(program: str, piece: Piece) -> str:
 
 
 def block_with(block: List[str], piece: Piece) -> List[str]:
-    """A block after a difference: each part of it is where its old lines are, once."""
+    """The program after a difference; the old lines of each part must be there once."""
     for part in re.split(r"^@@ .* @@\n", "\n".join(piece.lines) + "\n",
                          flags=re.MULTILINE):
         old, new = ([line[1:] for line in part.splitlines() if line[:1] != sign]
@@ -205,7 +205,7 @@ def block_with(block: List[str], piece: Piece) -> List[str]:
 
 
 class Student(MineCase):
-    """Types what the chapters say, in the order in which they say it."""
+    """Types in what the chapters say, in their order."""
 
     def test_types_everything(self):
         for number in range(1, 7):
@@ -230,7 +230,7 @@ class Student(MineCase):
         self.assertGreater(compiled, 1, "where does the chapter say that it compiles?")
 
     def compile(self, file: pathlib.Path, piece: Piece) -> None:
-        """Only what is not used yet may be warned about."""
+        """The only warnings allowed are about what is not used yet."""
         result = subprocess.run(
             f"cc {STRICT} -Werror -Wno-unused-function -Wno-unused-const-variable"
             f" -fsyntax-only '{file}'", shell=True, stdout=subprocess.PIPE,
@@ -292,7 +292,7 @@ MISTAKES: Dict[str, Mistake] = {
 
 @unittest.skipUnless(LINUX, "a part of the checks needs Linux")
 class Mistakes(MineCase):
-    """Everybody's mistakes get a verdict that says what to do."""
+    """Common mistakes get a verdict that says what to do."""
 
     def test_verdicts(self):
         for name, mistake in MISTAKES.items():

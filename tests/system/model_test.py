@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
-"""Plays a random chat and checks every byte of it against a model of the protocol.
+"""Plays a random chat and checks every byte against a model of the protocol.
 
     python3 tests/system/model_test.py [--server 'CMD {port}'] [--seed N] [--rounds N]
                                        [--drop-tail]
 
-The seed is printed; the same one plays the same script again. --drop-tail is for servers
+The seed is printed; the same seed plays the same script again. --drop-tail is for servers
 that drop an unterminated last line and close at end of file, as the steps do.
 
 The model. One client, the witness, is there from the first message to the last and reads
-all: what it gets is the chat. A script of rounds makes the others connect, send lines in
-pieces of any size, stop reading, read again, half-close, reset and leave, all at the same
-time. After each round (the witness says a last word, and everybody reads up to it):
+everything: what it gets is the chat. A script of rounds makes the others connect, send
+lines in pieces of any size, stop reading, read again, half-close, reset and leave, all at
+the same time. Each round ends with a last word of the witness, up to which everybody
+reads. Then:
 
   - the chat of this round is an interleaving of what its senders sent: each one's
-    messages whole, in order, none missing, none invented, cut at 1024 bytes. Who resets
-    may lose the last ones; who leaves in order, with nothing left to be acknowledged, may
-    lose an unterminated one;
+    messages are whole, in order, none missing, none invented, cut at 1024 bytes. A client
+    that resets may lose its last messages; one that leaves in order, when all it sent has
+    been acknowledged, may lose only an unterminated line;
   - what another client got is one piece of the chat, byte for byte. It begins where the
-    client connected and goes on to the end; for who half-closed, at least to its own last
-    message.
+    client connected and goes on to the end; if the client half-closed, it goes at least
+    to its own last message.
 """
 import argparse
 import collections
@@ -158,7 +159,7 @@ class Play:
     # -- what comes in
 
     def pump(self, wanted: str, arrived, writing: Optional[Client] = None) -> None:
-        """Everybody who is not stalled reads, until arrived() is true."""
+        """Everybody but the stalled clients reads until arrived() is true."""
         end = time.monotonic() + 4 * DEADLINE
         with selectors.DefaultSelector() as selector:
             for client in self.clients:
@@ -193,8 +194,8 @@ class Play:
         client.greeted = True
 
     def introduce(self, client: Client) -> None:
-        """While nobody else speaks: learns the client's place in the chat,
-        and its prefix."""
+        """Learns the client's place in the chat, and its prefix.
+        Nobody else may be speaking."""
         word = self.word()
         begin = len(self.chat)
         if client.place is None:
@@ -221,7 +222,7 @@ class Play:
                 self.server.fail("an open connection", f"{error.strerror}")
 
     def await_acknowledged(self, client: Client) -> None:
-        """Waits until the server's kernel has all that the client has sent."""
+        """Waits until the server's kernel has everything that the client has sent."""
         end = time.monotonic() + 4 * DEADLINE
         while unacknowledged(client.sock):
             if time.monotonic() > end:
@@ -270,7 +271,7 @@ class Play:
         return [data[a:b] for a, b in zip(places, places[1:]) if b > a]
 
     def part(self, client: Client, bulk: bool) -> Tuple[Deque[Action], bytes]:
-        """What one client does in a round. Returns also its last whole message."""
+        """What one client does in a round, and its last whole message."""
         end = self.random.choice(["", "", "", "half-close", "reset", "leave"])
         word = self.word()
         rest = b"" if self.random.random() < 0.6 else bytes(
@@ -338,8 +339,8 @@ class Play:
                 self.introduce(client)
 
     def settle(self, words: Set[bytes]) -> None:
-        """Waits until everything done so far has had its effect,
-        and everybody has heard of it."""
+        """Waits until all that was done so far has taken effect,
+        and everybody has heard it."""
         self.pump("the last message of each sender, at the witness",
                   lambda: all(word in self.witness.got for word in words))
         for client in self.clients:
@@ -399,7 +400,7 @@ class Play:
             self.server.fail("all messages of each sender", "some are missing")
 
     def find(self, client: Client, section: bytes, begin: int) -> int:
-        """Where in the chat a client begins that connected while others were speaking."""
+        """Where the stream of a client that came while others spoke begins in the chat."""
         at = len(section) - len(client.got)
         whole = at == 0 or at > 0 and section[at - 1:at] == b"\n"
         if not whole:
