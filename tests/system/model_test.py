@@ -400,7 +400,7 @@ class Play:
             self.server.fail("all messages of each sender", "some are missing")
 
     def find(self, client: Client, section: bytes, begin: int) -> int:
-        """Where the stream of a client that came while others spoke begins in the chat."""
+        """Where the stream of a client that came while others spoke begins."""
         at = len(section) - len(client.got)
         whole = at == 0 or at > 0 and section[at - 1:at] == b"\n"
         if not whole:

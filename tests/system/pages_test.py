@@ -30,7 +30,7 @@ def options_of_page(text: str) -> List[str]:
 
 class Pages(unittest.TestCase):
     def test_lint(self):
-        """mandoc has nothing to say but that the other page is not installed."""
+        """mandoc complains of nothing, except that the other page is not installed."""
         said = said_by("mandoc", "-Tlint",
                        *(str(page_of(program)) for program in PROGRAMS))
         self.assertEqual([line for line in said.splitlines()
@@ -38,7 +38,7 @@ class Pages(unittest.TestCase):
                           and "outdated mandoc.db" not in line], [])
 
     def test_options(self):
-        """The page describes each option of -h, in order, and its synopsis has it."""
+        """The page describes each option of -h, in order; its synopsis has them all."""
         for program in PROGRAMS:
             with self.subTest(program=program.name):
                 text = page_of(program).read_text()

@@ -3,9 +3,9 @@
 
     python3 tests/system/promises_test.py [--server 'CMD {options} {port}'] [CLASS[.TEST]]
 
-As chatsrv_test.py, but for what happens when things go wrong: senders that vanish, a
-terminal that nobody reads, a full disk, a server that was stopped for a while, clients
-that talk too much.
+Like chatsrv_test.py, but about what goes wrong: senders that vanish, a terminal that
+nobody reads, a full disk, a server that was stopped for a while, clients that talk too
+much.
 """
 import contextlib
 import os
@@ -38,18 +38,18 @@ def wait_for(arrived: Callable[[], object], seconds: float = 4 * DEADLINE) -> bo
 
 
 def flood(peer: Peer, size: int) -> bytes:
-    """Sends that many bytes of lines, all different; returns the last line."""
+    """Sends lines, all different, of that many bytes in all; returns the last one."""
     texts = numbered(size // 1000, 999)
     peer.send(b"\n".join(texts) + b"\n")
     return texts[-1]
 
 
 class Senders(ChatsrvCase):
-    """What the kernel has acknowledged to a sender is delivered, however it leaves."""
+    """What the kernel has acknowledged is delivered, however the sender leaves."""
 
     @rule(RELEASE, "an error of send(2) ends the sending only: "
                    "read on until recv(2) says the end")
-    @unittest.skipUnless(LINUX, "who has acknowledged what is only known there")
+    @unittest.skipUnless(LINUX, "only Linux tells what has been acknowledged")
     def test_said_and_reset(self):
         """a sender's connection breaks while much of what it said is still unread"""
         witness, sender = self.join(2)
@@ -69,7 +69,7 @@ class Senders(ChatsrvCase):
     @rule(RELEASE, "EPIPE from send(2) says that the peer's end came before its reset")
     @unittest.skipUnless(LINUX, "other systems may say EPIPE of a broken line, too")
     def test_said_without_newline(self):
-        """a sender half-closes behind an unfinished line, and closes with input unread"""
+        """a sender half-closes after an unfinished line, then closes with input unread"""
         witness, other, sender = self.join(3)
         other.send(b"never read\n")
         witness.expect(other, b"never read")
@@ -84,12 +84,12 @@ class Senders(ChatsrvCase):
 
 
 class Judged(ChatsrvCase):
-    """Who is disconnected by a deadline has deserved it."""
+    """A deadline disconnects only those who have missed it."""
 
     @rule(CUT, "ask the kernel how much is unacknowledged before you give a client up; "
                "TCP_NOTSENT_LOWAT", options="-s 2")
     def test_slow_but_steady(self):
-        """-s: who takes little, but again and again, stays"""
+        """-s: a client that takes little, but again and again, stays"""
         one, = self.join(1)
         slow, faster = self.join(2, receive_buffer=4096)
         last = flood(one, 4000000)
@@ -104,11 +104,11 @@ class Judged(ChatsrvCase):
             self.server.fail("clients that read 10,000 and 200,000 bytes a second to "
                              "stay", shown(self.server.log.tail(1)[0]))
 
-    @rule(CUT, "TCP_NOTSENT_LOWAT on the listening socket: "
-               "those that it accepts inherit it")
+    @rule(CUT, "TCP_NOTSENT_LOWAT on the listening socket, "
+               "which accepted sockets inherit")
     @unittest.skipUnless(LINUX, "what waits is looked up in /proc")
     def test_kernel_memory(self):
-        """little waits in the kernel for who does not read"""
+        """little waits in the kernel for a client that does not read"""
         one, = self.join(1)
         slow, = self.join(1, receive_buffer=4096)
         last = flood(one, 8000000)
@@ -122,7 +122,7 @@ class Judged(ChatsrvCase):
     @rule(CUT, "look for what the kernel holds before you judge by the clock",
           options="-q -t 4")
     def test_stopped_and_spoken(self):
-        """-t: who spoke while the server was stopped was not idle, also in a crowd"""
+        """-t: clients that spoke while the server was stopped are not idle"""
         crowd = self.join(1)
         crowd += [self.server.connect() for _ in range(299)]    # more than fit a batch
         for peer in crowd:
@@ -137,7 +137,7 @@ class Judged(ChatsrvCase):
     @rule(CUT, "look for what the kernel holds before you judge by the clock",
           options="-s 2")
     def test_stopped_and_drained(self):
-        """-s: who read everything while the server was stopped was not stalled"""
+        """-s: a client that read all while the server was stopped is not stalled"""
         one, = self.join(1)
         slow, = self.join(1, receive_buffer=4096)
         last = flood(one, 4000000)
@@ -148,9 +148,9 @@ class Judged(ChatsrvCase):
                 slow.receive(end - time.monotonic())
         slow.collect(last)
 
-    @rule(CUT, "who has half-closed cannot speak any more", options="-t 1")
+    @rule(CUT, "a client that has half-closed cannot speak any more", options="-t 1")
     def test_half_closed_is_not_idle(self):
-        """-t: who has half-closed and still reads is not idle"""
+        """-t: a client that has half-closed and still reads is not idle"""
         one, = self.join(1)
         slow, = self.join(1, receive_buffer=4096)
         last = flood(one, 4000000)
@@ -173,7 +173,7 @@ def to_file(path: str, append: bool = False, before: str = "") -> str:
 
 
 class Log(unittest.TestCase):
-    """The log never holds up the server, and tells what is missing."""
+    """The log never holds up the server, and says what is missing."""
 
     @contextlib.contextmanager
     def terminal(self) -> Iterator[int]:
@@ -206,7 +206,7 @@ class Log(unittest.TestCase):
 
     @unittest.skipUnless(LINUX, "flags are looked up in /proc")
     def test_flags(self):
-        """What the server does to write without waiting is seen by nobody else."""
+        """Nobody else notices how the server writes without waiting."""
         with self.terminal(), tempfile.TemporaryDirectory() as folder:
             fifo = os.path.join(folder, "fifo")
             os.mkfifo(fifo)
@@ -225,7 +225,7 @@ class Log(unittest.TestCase):
             os.close(reader)
 
     def test_file_size(self):
-        """The log's file may not grow any more: nothing happens until it may."""
+        """The log's file may not grow any more: the server just waits until it may."""
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "log")
             with Server(to_file(str(path), append=True,
@@ -242,7 +242,7 @@ class Log(unittest.TestCase):
                 self.expect_complete(log, len(texts))
 
     def expect_complete(self, log: bytes, sent: int) -> None:
-        """What is in the log are lines, and those that are missing have been counted."""
+        """The log consists of whole lines, and those that are missing are counted."""
         said = [line for line in log.split(b"\n") if b": 0" in line]
         for line in said:
             self.assertRegex(line, rb"\Amessage from 127.0.0.1:\d+: 0[0-9.~]{99}\Z")
@@ -262,7 +262,7 @@ class Log(unittest.TestCase):
             self.assertEqual(server.process.returncode, 0)
 
     def test_last_lines(self):
-        """At the end, the server's own lines come before those of messages that wait."""
+        """At the end, the server's own lines come before waiting lines about messages."""
         with Server(options="", read_log=False) as server:
             one = server.connect()
             last = flood(one, 1000000)
@@ -279,12 +279,12 @@ class Stopping(ChatsrvCase):
 
     @rule(OWN, "shutdown(2), then read and discard until the peer closes")
     def test_input_unread(self):
-        """who was sending when SIGTERM came still gets all that it was sent"""
+        """a client that was sending when SIGTERM came still gets all that it was sent"""
         self.expect_all_sent(1000000)
 
     @rule(OWN, "shutdown(2), then read and discard until the peer closes")
     def test_input_unread_all_sent(self):
-        """so it does if the kernel has all of that already"""
+        """the same when the kernel holds all of that already"""
         self.expect_all_sent(100000)
 
     def expect_all_sent(self, size: int) -> None:
@@ -310,9 +310,9 @@ class Stopping(ChatsrvCase):
             peer.sock.close()
         self.server.expect_end(0)
 
-    @rule(OWN, "SIGHUP is as SIGTERM, but never the second signal")
+    @rule(OWN, "SIGHUP is like SIGTERM, but never counts as the second signal")
     def test_sighup(self):
-        """SIGHUP ends it in order; a second one does not cut that short"""
+        """SIGHUP ends it in order; a second SIGHUP does not cut that short"""
         one, = self.join(1)
         slow, = self.join(1, receive_buffer=4096)
         last = flood(one, 4000000)
@@ -344,7 +344,7 @@ class Stopping(ChatsrvCase):
 
 
 class Start(ChatsrvCase):
-    """What the server finds when it is started."""
+    """What the server meets when it is started."""
 
     @rule(OWN, "open /dev/null in their place",
           command=f"""sh -c 'exec "$0" "$@" <&- >&- 2>&-' {test.COMMAND}""")
@@ -362,7 +362,7 @@ class Start(ChatsrvCase):
 
     @rule(OWN, "say so on stderr", options="-c 1000", nofile=64)
     def test_too_many_clients(self):
-        """-c above what descriptors allow is said to be so"""
+        """a -c above what descriptors allow is reported"""
         self.join(1)
         if not self.server.stderr.count(b"-c 1000: the limit of descriptors allows "
                                         b"48 clients"):
@@ -372,10 +372,10 @@ class Start(ChatsrvCase):
 @unittest.skipUnless(LINUX and shutil.which("unshare"),
                      "needs a machine of its own: unshare(1)")
 class Hosts(unittest.TestCase):
-    """The names of hosts are what the system says, however it says it."""
+    """Names of hosts mean what the system says, however it says it."""
 
     def test_listed_twice(self):
-        """A host that is listed twice with one address is listened at once."""
+        """If a host is listed twice with one address, the server listens there once."""
         with tempfile.NamedTemporaryFile("w", suffix=".hosts") as hosts:
             hosts.write("127.0.0.1 twice\n127.0.0.1 twice\n127.0.0.2 twice\n")
             hosts.flush()
@@ -391,12 +391,12 @@ class Hosts(unittest.TestCase):
 
 
 class Protections(ChatsrvCase):
-    """What bounds the trouble that one client or one address can make."""
+    """What bounds the trouble that one client or address can make."""
 
-    @rule(OWN, "a token bucket a client; what it may not say yet stays in its socket",
+    @rule(OWN, "a token bucket per client; what it may not say yet stays in its socket",
           options="-r 20")
     def test_rate(self):
-        """-r: a burst, then so many a second; nothing is lost, nobody else waits"""
+        """-r: a burst, then so many per second; nothing is lost, nobody else waits"""
         one, = self.join(1)
         fast = self.server.connect()
         fast.line("a greeting")
@@ -418,7 +418,7 @@ class Protections(ChatsrvCase):
 
     @rule(OWN, "look with MSG_PEEK before you take", options="-r 100")
     def test_rate_one_read(self):
-        """-r: many messages in one read are many messages, and who leaves loses none"""
+        """-r: many messages in one read count as many; a client that leaves loses none"""
         one, fast = self.join(2)
         fast.send(b"\n" * 1150)
         wait_for(lambda: not LINUX or not support.unacknowledged(fast.sock))
@@ -432,7 +432,7 @@ class Protections(ChatsrvCase):
 
     @rule(OWN, "a pause is nobody's silence", options="-r 1 -t 2")
     def test_rate_idle(self):
-        """-r: who waits to be read is not idle"""
+        """-r: a client that waits to be read is not idle"""
         one = self.server.connect()
         one.send(b"x\n" * 14)
         for _ in range(15):
@@ -440,7 +440,7 @@ class Protections(ChatsrvCase):
 
     @rule(OWN, "count the clients of each address", options="-i 2")
     def test_addresses(self):
-        """-i: one too many from one address is sent away; others are let in"""
+        """-i: a client too many from one address is sent away; others are let in"""
         one, two = self.join(2)
         for _ in range(3):
             late = self.server.connect()
@@ -456,7 +456,7 @@ class Protections(ChatsrvCase):
 
     @rule(OWN, "log that there was a message", options="-q")
     def test_quiet(self):
-        """-q: the log does not tell what has been said"""
+        """-q: the log does not say what has been said"""
         one, two = self.join(2)
         one.send(b"secret\n")
         two.expect(one, b"secret")

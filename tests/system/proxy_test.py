@@ -3,8 +3,8 @@
 
     python3 tests/system/proxy_test.py [CLASS[.TEST]]
 
-CHATSRV_TEST_SERVER in the environment is the command, as for the other tests of chatsrv.
-The clients are plain sockets, since a proxy is what they play.
+CHATSRV_TEST_SERVER in the environment is the command, as in the other tests of chatsrv.
+The clients are plain sockets, since they play the proxy.
 """
 import socket
 import struct
@@ -46,7 +46,7 @@ class Client:
             self.sock.sendall(part)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, so many, or those before the end."""
+        """The next bytes: that many, or fewer if the end comes first."""
         while len(self.came) < size:
             more = self.sock.recv(65536)
             if not more:
@@ -56,7 +56,7 @@ class Client:
         return taken
 
     def rest(self) -> bytes:
-        """All bytes up to the end, by a FIN or by a reset."""
+        """All bytes up to the end, be it a FIN or a reset."""
         try:
             while True:
                 more = self.sock.recv(65536)
@@ -140,7 +140,7 @@ class Headers(Proxied):
                 self.server.expect_log(b"accepted connection: " + client.name.encode())
 
     def test_in_one_segment(self):
-        """What stands behind the header is the client's, to the byte."""
+        """What follows the header is the client's, to the byte."""
         for header in (text_header("192.0.2.7"), binary_header("192.0.2.7")):
             client = self.client(header + b"one\nPROXY UNKNOWN\r\n\ntail")
             client.sock.shutdown(socket.SHUT_WR)
@@ -161,16 +161,16 @@ class Headers(Proxied):
             self.assertEqual(client.read(len(WELCOME)), WELCOME)
 
     def test_long_header(self):
-        """A binary header may be 64 KiB long, and says so itself."""
+        """A binary header may announce a length of up to 64 KiB."""
         client = self.client(binary_header("192.0.2.7", extra=b"x" * 65000) + b"hi\n")
         self.expect_said(WELCOME + b"192.0.2.7: hi\n", client)
 
 
 class Before(Proxied):
-    """Who has not shown a header."""
+    """A connection that has not sent its header yet."""
 
     def test_nothing_is_sent(self):
-        """Nothing of the chat reaches it, neither now nor when its header has come."""
+        """Nothing said before its header comes reaches it, neither then nor later."""
         member = self.member("192.0.2.1")
         late = self.client(text_header("192.0.2.7")[:-1])
         member.send(b"secret\n")
@@ -194,7 +194,7 @@ class Before(Proxied):
             self.expect_refused(client, "end of file, no PROXY header")
 
     def test_too_late(self):
-        """It has five seconds, however it spends them; the others do not notice."""
+        """It has five seconds, however it spends them; nobody else notices."""
         member = self.member("192.0.2.1")
         silent, slow = self.client(), self.client(b"PROXY ")
         for client in (silent, slow):
@@ -211,7 +211,7 @@ class Before(Proxied):
         self.member("192.0.2.1")
 
     def test_stop(self):
-        """The end of the server is theirs, too."""
+        """When the server ends, so do they."""
         client = self.client(b"PROXY ")
         self.member("192.0.2.1")
         self.server.process.terminate()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Where there is no /proc, tests ask ps(1): here, one with FreeBSD's idea of its options.
+"""Where there is no /proc, tests ask ps(1). This one reads its options as FreeBSD's does.
 
 There, all that follows the first `=` of an -o is a header: `-o pgid=,pid=` asks for one
 column, headed `,pid=`.
@@ -65,7 +65,7 @@ class Ps(unittest.TestCase):
         self.assertIn(table[os.getpid()][1], "RSD")
 
     def test_the_stand_in(self):
-        """It is as strict as it says."""
+        """The stand-in is as strict as FreeBSD's ps."""
         with os.popen("ps -A -o pgid=,pid=") as listing:
             said = listing.read().splitlines()
         self.assertEqual(said[0], ",pid=")

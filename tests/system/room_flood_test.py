@@ -4,9 +4,9 @@
     python3 tests/system/room_flood_test.py [--server 'CMD {options} {port}']
                                             [--seconds N]
 
-A client of the first server sends lines of 1,000 bytes as fast as they are taken. Redis
-has to stay within its memory, each server within 64 MiB, and a witness at each server has
-to get every line, or be told that it has missed some. Needs redis-server.
+A client of the first server sends lines of 1,000 bytes as fast as the server takes them.
+Redis has to stay within its memory, and each server within 64 MiB; a witness at each
+server has to get every line, or be told that it has missed some. Needs redis-server.
 """
 import argparse
 import pathlib
@@ -43,7 +43,7 @@ def connect(port: int) -> socket.socket:
 
 
 class Witness(threading.Thread):
-    """Counts the lines, which have to be in order, without a hole."""
+    """Counts the lines, which have to come in order and without a hole."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""room_protocol.pml, tried by spin in as many orders as there are, or as time allows.
+"""spin tries room_protocol.pml in every order of events, or as many as time allows.
 
     python3 tests/system/room_protocol_test.py [SECONDS]
 
-Needs spin and gcc. With the rules that the protocol has, nothing must go wrong. To show
-that the model would notice, each of the rules in TEETH is then left out, and something
-has to.
+Needs spin and gcc. With the protocol's rules, nothing may go wrong. To show that the
+model would notice, each of the rules in TEETH is then left out in turn, and something
+has to go wrong.
 """
 import pathlib
 import re
@@ -26,7 +26,7 @@ def run(folder: str, *words: str) -> str:
 
 
 def search(without: List[str], seconds: float) -> Tuple[int, int, bool]:
-    """How many errors were found, how many states seen, and whether that were all."""
+    """How many errors were found, how many states seen, and whether those were all."""
     with tempfile.TemporaryDirectory() as folder:
         run(folder, "spin", "-a", *(f"-D{rule}" for rule in without), str(MODEL))
         run(folder, "gcc", "-w", "-O2", *SEARCH, "-o", "pan", "pan.c")

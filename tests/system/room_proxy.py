@@ -1,9 +1,9 @@
 """A proxy between a room's servers and Redis: it does to connections what networks do.
 
 Each server has a port of its own here. freeze() holds everything back, as a cut cable
-does. Of a connection that is chosen by chance, half_reply() passes half a reply on and
-resets it; hold() keeps replies back; late() resets it towards the server, but lets what
-the server had sent last arrive at Redis some time later.
+does. The others pick a connection at random: half_reply() passes half a reply on and
+resets it; hold() holds replies back; late() resets it towards the server, but lets what
+the server sent last arrive at Redis some time later.
 """
 import contextlib
 import os

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""chatsrv -j beside a broker that does what a script says (broker.py): it needs no Redis.
+"""chatsrv -j with a broker that does what a script says (broker.py): it needs no Redis.
 
     CHATSRV_TEST_SERVER='CMD {options} {port}'
         python3 tests/system/room_script_test.py [CLASS]
 
-Slow holds the tests that wait for one of the room's own clocks, of 5 and 10 seconds.
+Slow has the tests that wait for one of the room's own clocks, of 5 and 10 seconds.
 """
 import contextlib
 import os
@@ -43,7 +43,7 @@ class RoomCase(unittest.TestCase):
         return f"redis://{login}127.0.0.1:{self.broker.port}/{room}"
 
     def serve(self, options: str = "") -> Server:
-        """A server that has joined the room, and is to be alive at the end."""
+        """A server that has joined the room, and must still run at the end."""
         server = Server(options=f"-n -j {self.url()} {options}")
         self.enter(server)
         self.stack.callback(server.expect_alive)
@@ -51,7 +51,7 @@ class RoomCase(unittest.TestCase):
         return server
 
     def join(self, server: Server) -> Peer:
-        """A client that will get what is said from now on."""
+        """A client that gets what is said from now on."""
         peer = server.connect()
         peer.read(len(b"Welcome"), "a greeting")
         peer.line()
@@ -65,7 +65,7 @@ class RoomCase(unittest.TestCase):
         self.assertTrue(self.broker.wait(condition), f"{what}: it did not come")
 
     def entries(self, with_text: bool = True) -> List[List[bytes]]:
-        """What has been added: the entries that hold messages, or all."""
+        """What has been added: the entries that hold messages, or all entries."""
         return [words[6:] for words in self.broker.of(b"XADD")
                 if words[11] or not with_text]
 
@@ -102,7 +102,7 @@ class Joining(RoomCase):
         server.expect_idle("in a room where nothing is said")
 
     def test_listens_late(self):
-        """nobody is let in before the room is joined; a signal ends the waiting"""
+        """nobody is let in before the room is joined; a signal ends the wait"""
         held = broker.Held()
         self.broker.next(b"XADD", held)
         server = self.enter(Server(options=f"-j {self.url()}"))
@@ -114,7 +114,7 @@ class Joining(RoomCase):
         held.event.set()
 
     def test_history(self):
-        """nothing from before is delivered, not even what comes behind it"""
+        """nothing from before is delivered, not even a late copy of it"""
         for n in range(250):
             self.broker.add(ROOM, fields(n, b"old %d\n" % n))
         peer = self.join(self.serve())
@@ -143,7 +143,7 @@ class Joining(RoomCase):
             self.expect_refused(self.refused(self.url()), 1, "NOAUTH")
 
     def test_refused(self):
-        """an error that will not pass ends the start with one line"""
+        """an error that will not pass ends the server at the start, with one line"""
         for command in (b"XADD", b"XREAD", b"XRANGE"):
             for error in ("NOPERM this user has no permissions",
                           "WRONGTYPE Operation against", "ERR unknown command"):
@@ -189,7 +189,7 @@ class Joining(RoomCase):
 
 class Chat(RoomCase):
     def test_across(self):
-        """what is said at one server is heard at all, in one order"""
+        """what is said at one server is heard at all of them, in one order"""
         servers = [self.serve() for _ in range(3)]
         peers = [self.join(server) for server in servers for _ in range(2)]
         for number in range(120):
@@ -215,7 +215,7 @@ class Chat(RoomCase):
         self.expect(peer, b"mine")
 
     def test_one_in_flight(self):
-        """what is said while an entry is in flight is the next one"""
+        """what is said while an entry is in flight becomes the next entry"""
         server = self.serve()
         peer = self.join(server)
         held = broker.Held()
@@ -268,7 +268,7 @@ class Chat(RoomCase):
         self.assertTrue(all(entry[5].endswith(b"\n") for entry in self.entries()))
 
     def test_half_close(self):
-        """who half-closes gets all up to its own last message, then the end"""
+        """a client that half-closes gets all up to its own last message, then the end"""
         server = self.serve()
         peer = self.join(server)
         held = broker.Late()
@@ -307,7 +307,7 @@ class Chat(RoomCase):
         server.expect_end(0)
 
     def test_full(self):
-        """3 MB wait for a broker that is away: 1 MB here, the rest in the sockets"""
+        """3 MB wait for a broker that is away: 1 MB in the server, the rest in sockets"""
         server = self.serve("-t 1")
         peer = self.join(server)
         witness = self.join(self.serve())
@@ -326,7 +326,7 @@ class Chat(RoomCase):
 
 
     def pour(self, peer: Peer, data: bytes) -> int:
-        """Sends until nothing is taken any more; returns how many bytes were."""
+        """Sends until nothing more is taken; returns how many bytes were taken."""
         sent = 0
         peer.sock.settimeout(test.SETTLE)
         with contextlib.suppress(socket.timeout):
@@ -337,7 +337,7 @@ class Chat(RoomCase):
 
 class Trouble(RoomCase):
     def test_reply_lost(self):
-        """an entry whose reply is lost is added again, and comes once"""
+        """an entry whose reply is lost is added again, and delivered once"""
         for action in (broker.obey_and_close, broker.obey_by_half, broker.close):
             with self.subTest(action), Broker() as self.broker:
                 server = self.serve()
@@ -365,7 +365,7 @@ class Trouble(RoomCase):
         self.assertEqual(len(self.entries()), 1)
 
     def test_late_copy(self):
-        """what a cut connection delivers long after is dropped, by newcomers too"""
+        """what a cut connection delivers much later is dropped, even by new servers"""
         servers = [self.serve()]
         peers = [self.join(servers[0])]
         peers[0].send(b"first\n")
@@ -400,7 +400,7 @@ class Trouble(RoomCase):
                 self.assertEqual(server.log.count(b"lost the room"), 1)
 
     def test_moved(self):
-        """dials where MOVED says, and comes back to where it was told when that fails"""
+        """dials where MOVED says; when that fails, goes back to the URL's address"""
         with Broker() as there:
             server = self.serve()
             there.streams = self.broker.streams
@@ -454,7 +454,7 @@ class Trouble(RoomCase):
         server.expect_log(b"rejoined")
 
     def test_nonsense(self):
-        """an answer that is not RESP, or fits no question, costs the connection only"""
+        """an answer that is not RESP, or answers nothing, costs only the connection"""
         for reply in (b"HTTP/1.1 400 Bad Request\r\n", b"$5\r\nabcdefg\r\n", b"+OK\r\n",
                       b"*1\r\n:1\r\n", b":1\r\n:2\r\n", b"*99999999999\r\n",
                       b"*2\r\n*2\r\n+x\r\n*1\r\n$1\r\nx\r\n"):
@@ -500,7 +500,7 @@ class Holes(RoomCase):
         self.expect(newcomer, b"after it")
 
     def test_jump(self):
-        """another server's number jumps"""
+        """another server's numbers jump"""
         server = self.serve()
         peers = [self.join(server), self.join(server)]
         self.broker.add(ROOM, fields(0))
@@ -512,7 +512,7 @@ class Holes(RoomCase):
         self.assertNotIn(b"three", b"".join(peer.unread() for peer in peers))
 
     def test_unknown(self):
-        """a server that was never heard of begins with a message in the middle"""
+        """a server not heard of before begins in the middle of its numbers"""
         server = self.serve()
         peer = self.join(server)
         self.broker.add(ROOM, fields(7))                        # joins again, that is all
@@ -566,7 +566,7 @@ class Holes(RoomCase):
         self.assertEqual(server.log.count(MISSED), 0)
 
     def test_in_flight(self):
-        """what was in flight, and what waited, is kept, and follows the new beginning"""
+        """what was in flight and what waited is kept, and follows the new beginning"""
         server = self.serve()
         other = self.serve()
         peer, witness = self.join(server), self.join(other)
@@ -613,7 +613,7 @@ class Holes(RoomCase):
 
 class Slow(RoomCase):
     def test_not_answered(self):
-        """ten seconds are enough for a broker to answer at the start"""
+        """at the start, a broker has ten seconds to answer"""
         started = time.monotonic()
         self.broker.always = {b"XADD": broker.ignore}
         self.expect_refused(self.refused(self.url()), 1, "no answer for 10 s")
@@ -622,7 +622,7 @@ class Slow(RoomCase):
         self.expect_refused(self.refused(self.url()), 1, "LOADING")
 
     def test_sign_of_life(self):
-        """who has said nothing for 5 s adds an empty entry"""
+        """a server that has added nothing for 5 s adds an empty entry"""
         self.serve()
         self.wait(lambda: len(self.entries(False)) == 3, "a sign of life")
         self.assertEqual([entry[3] for entry in self.entries(False)], [b"0", b"1", b"2"])
@@ -646,7 +646,7 @@ class Slow(RoomCase):
                 self.assertEqual(server.log.count(MISSED), 0)
 
     def test_rewound(self):
-        """the stream's IDs are behind the cursor: XREAD would wait for ever"""
+        """the stream's IDs have fallen behind the cursor: XREAD would wait for ever"""
         server = self.serve()
         peer = self.join(server)
         with self.broker.changed:       # an entry from the future; it will be deleted
@@ -662,7 +662,7 @@ class Slow(RoomCase):
         server.expect_log(b"rejoined")
 
     def test_marker_lost(self):
-        """the marker is acknowledged, and gone before it is read; others go on talking"""
+        """the marker is acknowledged but gone before it is read; others go on talking"""
         server = self.serve()
         peer = self.join(server)
         self.broker.add(ROOM, fields(0))
@@ -683,7 +683,7 @@ class Slow(RoomCase):
         link.send(reply)
 
     def test_paused(self):
-        """a server that was stopped for long has missed nothing that is still there"""
+        """a server that was stopped for long misses nothing that is still there"""
         server = self.serve()
         peer = self.join(server)
         with server.paused():

@@ -6,21 +6,20 @@ happen.
                                       [--seconds N] [--plays N] [--lossless]
 
 Needs redis-server (5.0 or later). As root on Linux the hosts are network namespaces,
-otherwise addresses of the loopback network (hosts.py). The seed is printed; the same one
+otherwise addresses of the loopback network (hosts.py). The seed is printed; the same seed
 makes the same things happen, though not to the microsecond.
 
 Clients of all servers say numbered lines, and read everything. Meanwhile connections are
 killed, cables cut, servers and Redis stopped, killed and started again, the stream is
-trimmed or deleted ... In the end all is well again, and everybody says a last word. What
-then must hold:
+trimmed or deleted ... In the end all is well again, and everybody says a last word. Then
+the following must hold:
 
-  - one order: wherever a line was followed by another one, it was followed by that same
-    one everywhere, so nobody saw them in another order, nobody has a hole, nobody saw one
-    twice;
+  - one order: if a line is followed by another one anywhere, it is followed by the same
+    one everywhere. So nobody saw lines in another order, with a hole or twice;
   - each sender's lines come in its order, and none between two of them is missing;
   - a client that was never sent away has got back every line that it said;
-  - who was sent away was told why, and with --lossless, where nothing happens to the
-    stream, nobody was.
+  - a client that was sent away was told why; with --lossless, where nothing happens to
+    the stream, nobody was.
 """
 import argparse
 import contextlib
@@ -59,7 +58,7 @@ class Wrong(Exception):
 # ---- Redis -----------------------------------------------------------------------------
 
 class Redis:
-    """A redis-server on a host, and what an administrator does to it."""
+    """A redis-server on a host, and what an administrator might do to it."""
 
     def __init__(self, host: Host, folder: str, options: str = "") -> None:
         self.host, self.folder, self.options = host, folder, options
@@ -142,7 +141,7 @@ class Server:
         return b"listening on" in self.log.read_bytes()
 
     def watch(self) -> None:
-        """Starts it again if it has ended, and had the right to."""
+        """Starts it again if it has ended for a good reason."""
         if self.process.poll() is None:
             with contextlib.suppress(OSError, TypeError):
                 status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
@@ -316,8 +315,8 @@ class Play:
         return quiet if self.args.lossless or self.seed % 2 else {**quiet, **loud}
 
     def seconds(self) -> float:
-        """How long something lasts: mostly short, sometimes longer than every
-        patience."""
+        """How long something lasts: usually not long, sometimes longer than any
+        deadline."""
         return self.chance.choice([0.1, 0.5, 1, 2, 3, 11])
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
@@ -422,7 +421,7 @@ class Play:
     # -- time passes
 
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Everybody goes on for that long, or until something is so."""
+        """Everybody goes on for that long, or until the condition is true."""
         end = time.monotonic() + seconds
         while not until():
             now = time.monotonic()

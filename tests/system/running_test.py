@@ -57,13 +57,13 @@ class Unit(unittest.TestCase):
         self.assertLess(float(exposure[1]), 2.5)
 
     def test_verify(self):
-        """systemd has nothing to say but that the program is not installed here."""
+        """systemd complains of nothing, except that the program is not installed here."""
         said = analyze("verify")
         self.assertEqual([line for line in said.splitlines() if "chatsrv" in line
                           and "/usr/local/bin/chatsrv is not executable" not in line], [])
 
     def test_command(self):
-        """The unit's options are options."""
+        """The options in the unit are options of chatsrv."""
         command = re.search(r"^ExecStart=(.*)$", UNIT.read_text(), re.M)
         words = shlex.split(command[1])[1:]
         said = subprocess.run([CHATSRV, *words, "one too many"], stderr=subprocess.PIPE,
@@ -73,7 +73,7 @@ class Unit(unittest.TestCase):
 
 
 class Chat(unittest.TestCase):
-    """chatsrv behind haproxy, websockify before it, as running.md starts them."""
+    """websockify, haproxy and chatsrv in a row, as running.md starts them."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()

@@ -1,11 +1,11 @@
 """A terminal's screen, for tests: what a user would see, and find when scrolling back.
 
-It knows what the client may write, and takes note of anything else as a fault. Terminals
-differ, so it can be told how to be:
+It knows what the client may write, and notes anything else as a fault. Terminals differ,
+so it has two settings:
 
     reflow   when the window's width changes, long rows are broken and joined again (tmux,
-             VTE); or they are cut (xterm, st)
-    joins    an emoji of several parts takes two columns; or each part has its own
+             VTE); otherwise they are cut (xterm, st)
+    joins    an emoji of several parts takes two columns; otherwise each part has its own
 """
 import re
 import unicodedata
@@ -23,7 +23,7 @@ def is_flag_half(char: str) -> bool:
 
 
 class Row:
-    """Cells hold a character with its marks; "" is the right half of a wide one."""
+    """A cell holds a character with its marks; "" is the right half of a wide one."""
 
     def __init__(self, width: int) -> None:
         self.cells = [" "] * width
@@ -112,7 +112,7 @@ class Screen:
         return column
 
     def joins_cell(self, char: str) -> bool:
-        """Does it go into the cell of what is before it?"""
+        """Does it go into the cell of the character before it?"""
         if columns(char) == 0:
             return True
         before = self.rows[self.row].cells[self.cell_before()]
@@ -162,7 +162,7 @@ class Screen:
         self.row = at - top
 
     def reflowed(self, rows: List[Row], at: int, width: int):
-        """Breaks the logical lines anew; returns the rows, and which has the cursor."""
+        """Breaks the logical lines anew; returns the rows, and the cursor's row."""
         result: List[Row] = []
         cursor, cells, offset = 0, [], -1
         for number, row in enumerate(rows):
@@ -212,7 +212,7 @@ class Screen:
         return lines
 
     def all_lines(self) -> list:
-        """All, what was scrolled off included; a line that had to be broken is whole."""
+        """All text, with what was scrolled off; a line that had to be broken is whole."""
         lines, text = [], ""
         for row in self.history + self.rows:
             text += "".join(row.cells)

@@ -41,7 +41,7 @@ def pages() -> List[pathlib.Path]:
 
 
 class Page(html.parser.HTMLParser):
-    """What a page names, and what it leads to."""
+    """What a page names and where it leads."""
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class InBrowser(unittest.TestCase):
         cls.addClassCleanup(server.__exit__, None, None, None)
 
     def test_pages(self):
-        """No request leaves, nothing is in the console, every picture is shown."""
+        """No request goes out, the console is empty, every picture is shown."""
         for name in KINDS:
             with self.subTest(page=name):
                 self.browser.requests(), self.browser.console()
@@ -149,7 +149,7 @@ class InBrowser(unittest.TestCase):
                     self.assertLessEqual(wide, width)
 
     def test_contrast(self):
-        """Text can be read in both schemes: 4.5 to 1 at least."""
+        """Text is readable in both colour schemes: a contrast of at least 4.5 to 1."""
         self.browser.resize(1280)
         for scheme in "light", "dark":
             self.browser.media(scheme=scheme)
@@ -173,7 +173,7 @@ class InBrowser(unittest.TestCase):
              ".map(s => !!document.querySelector(s).offsetWidth)")
 
     def test_choice_of_a_difference(self):
-        """Side by side or in one column: by a click, and on a phone by itself."""
+        """Side by side or in one column: with a click; on a phone without one."""
         self.browser.resize(1280)
         self.browser.open(self.address + "steps/3-close.c.html")
         self.assertEqual(self.browser.run(self.SHOWN), [True, False])
