@@ -1,16 +1,16 @@
 /*
- * faults - calls that fail, to test programs that must cope with it (Linux)
+ * faults.c - makes calls fail, to test programs that have to cope with it (Linux)
  *
  * Linked to a program with -Wl,--wrap=CALL for each __wrap_CALL below, it stands between
- * the program's own code and the C library. No other code is touched, a sanitizer's
- * allocator least of all. The environment says what fails:
+ * the program's own code and the C library. No other code is affected, least of all a
+ * sanitizer's allocator. The environment says what fails:
  *
- *   FAULTS         rules CALL:FAULT:RATE, separated by spaces: RATE of a thousand such
- *                  calls fail, from the first accept on. FAULT is an error's name,
- *                  or "short": recv, send and write move a part of the bytes, epoll_wait
- *                  reports one event. accept with ECONNABORTED gives up a connection; the
- *                  other errors leave things as they are.
- *   FAULTS_SEED    begins the sequence of random numbers
+ *   FAULTS         rules CALL:FAULT:RATE, separated by spaces: from the first accept on,
+ *                  RATE of a thousand such calls fail. FAULT is an error's name, or
+ *                  "short": recv, send and write move a part of the bytes, epoll_wait
+ *                  reports one event. accept with ECONNABORTED drops a connection; the
+ *                  other errors change nothing.
+ *   FAULTS_SEED    the seed of the random numbers
  *   FAULTS_FAIL    N: the Nth of the calls fails, with the error given below
  *   FAULTS_SPARE   an IPv4 address whose connections are spared
  *   FAULTS_COUNTS  a file of two uint64_t: calls that could have failed, and faults
@@ -35,7 +35,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SHORT = -1 }; /* besides the errors' numbers, a fault */
+enum { SHORT = -1 }; /* a fault, like the errors' numbers */
 enum { RULES_MAX = 32 };
 enum { NO_FD = -1 };
 
@@ -102,12 +102,12 @@ static void rules_read(const char *text)
         wrong(text);
 }
 
-/* The counts are shared memory, so that they are right even if the program is killed. */
+/* The counts are in shared memory: they are right even if the program is killed. */
 static void counts_open(const char *path)
 {
     int fd;
 
-    (void)unlink(path); /* a server before may still count in a file of its own */
+    (void)unlink(path); /* an earlier server may still count in its own file */
     fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     if (fd < 0 || ftruncate(fd, sizeof *faults.counts) < 0)
         wrong(path);
@@ -171,7 +171,7 @@ static int fault_by_rule(const char *call)
     return 0;
 }
 
-/* Decides about a call. Returns 0, SHORT or an error, which is then also in errno. */
+/* Decides about a call. Returns 0, SHORT or an error; an error is then also in errno. */
 static int fault_of(const char *call, int fd, int usual)
 {
     int saved = errno;
@@ -187,7 +187,7 @@ static int fault_of(const char *call, int fd, int usual)
     return fault;
 }
 
-/* The call fails, unless the fault is another one, which the caller deals with. */
+/* The call fails, unless the fault is of another kind, which is left to the caller. */
 #define FAIL_OR(call, arguments, fd, usual)                                              \
     (fault_of(#call, fd, usual) > 0 ? -1 : __real_##call arguments)
 
@@ -213,7 +213,7 @@ ssize_t __wrap_send(int fd, const void *bytes, size_t len, int flags)
     return __real_send(fd, bytes, len, flags);
 }
 
-/* Follows the rules for send. A short one ends anywhere in the first piece, or behind it. */
+/* By the rules for send. A short one ends anywhere in the first piece, or after it. */
 ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A long chat under bad conditions, every byte of which is checked (Linux).
+"""A long chat under bad conditions; every byte of it is checked (Linux).
 
     python3 tests/system/soak_test.py [--server 'CMD {options} {port}'] [--minutes 10]
                                       [--seed N]
@@ -9,18 +9,18 @@ The server's limits are small, its log is read slowly at times, and now and then
 stopped for a while (SIGSTOP, SIGCONT). Four witnesses are there from the first message to
 the last. Then:
 
-  - all witnesses have the same stream. It holds each client's lines in order, none of
-    them torn, invented or twice; none is missing of a client that left in order: one that
-    half-closed first, or whose kernel had nothing left to send when it closed;
-  - what any other client got is one piece of that stream; who half-closes gets all up to
-    its own last line;
-  - nobody is called idle who has just spoken, or stalled who reads, whether or not the
-    server was stopped meanwhile;
+  - all witnesses have the same stream. It holds each client's lines in order; none is
+    torn, invented or doubled. None is missing if the client left in order: half-closed
+    first, or closed when its kernel had nothing left to send;
+  - what any other client got is one piece of that stream; a client that half-closes gets
+    all up to its own last line;
+  - no client that has just spoken is called idle, and none that reads is called stalled,
+    whether or not the server was stopped meanwhile;
   - the log has one end for each connection accepted, and says how many lines it lacks;
   - memory and descriptors are back where they were, and the server ends with status 0.
 
-Each client has an address of its own (127.x.y.z), by which its lines are known. The seed,
-which is printed, makes the clients' choices the same again, but not the order of events.
+Each client has an address of its own (127.x.y.z), which marks its lines. The seed, which
+is printed, repeats the clients' choices, but not the order of events.
 """
 import argparse
 import collections
@@ -69,7 +69,7 @@ class Wrong(Exception):
 
 
 class Client:
-    """A connection, what it has said and what it has got."""
+    """A connection, and what it has said and received."""
 
     def __init__(self, number: int, port: int, chance: random.Random) -> None:
         number += 1 << 16
@@ -109,7 +109,7 @@ class Client:
     # -- speaking
 
     def say(self) -> None:
-        """Makes up something to be sent."""
+        """Makes up something to send."""
         if not self.to_send and not self.due and not self.hello_at:
             self.queue(self.hello)
         text = b"".join(self.line() for _ in range(self.chance.choice([1, 1, 3, 20])))
@@ -142,13 +142,13 @@ class Client:
             self.sent_in_pause |= stopped
 
     def in_flight(self) -> int:
-        """Bytes that the witness may get without anybody's doing."""
+        """Bytes that the witness may yet get if nobody does anything more."""
         return max(0, self.due_len - len(self.to_send))
 
     # -- ends
 
     def finish(self) -> bool:
-        """Ends in its manner, if all is sent that it has begun.
+        """Ends in its manner, once it has sent all that it has begun.
 
         Returns whether it is over.
         """
@@ -173,7 +173,7 @@ class Client:
         return True
 
     def may_tear(self) -> bool:
-        """Whether its last line may have lost its end: it has left in a hurry."""
+        """Whether its last line may have lost its end, since it left in a hurry."""
         return (self.closed or self.ended) and not self.promised
 
     def is_connected(self) -> bool:
@@ -308,8 +308,8 @@ class Soak:
         self.check_stream(witness)
 
     def check_piece(self, client: Client) -> None:
-        """What a client got is compared from where it is known to stand:
-        behind its hello."""
+        """What a client got is compared from where its place is known:
+        after its hello."""
         if client.refused:
             if client.got:
                 raise Wrong(f"{shown(client.got)} behind {FULL!r}")
@@ -345,7 +345,7 @@ class Soak:
         del client.got[:size]
 
     def follow_chat(self) -> None:
-        """Deals out the lines that the first witness got to those who said them."""
+        """Assigns the lines that the first witness got to those who said them."""
         begin = self.unsplit - self.chat_base
         end = self.chat.rfind(b"\n", begin) + 1
         for line in bytes(self.chat[begin:end]).split(b"\n")[:-1] if end else ():
@@ -380,7 +380,7 @@ class Soak:
     # -- the log
 
     def read_log(self) -> bool:
-        """Returns whether there was something."""
+        """Returns whether there was anything."""
         try:
             data = os.read(self.log_fd, 1 << 18)
         except BlockingIOError:
@@ -442,7 +442,7 @@ class Soak:
                 room -= client.in_flight() - before
 
     def remove(self, client: Client) -> None:
-        """The connection is over; what it said may still come."""
+        """The connection is over, but what it said may still come."""
         with contextlib.suppress(KeyError):     # it did not read, or was told the end
             self.selector.unregister(client.sock)
         client.sock.close()
@@ -495,7 +495,7 @@ class Soak:
         return arrived()
 
     def barrier(self) -> None:
-        """Everybody has got what the witnesses say now."""
+        """Waits until everybody has what the witnesses say now."""
         self.witnesses_speak()
         self.await_("what the witnesses say", lambda: not any(
             witness.due or witness.to_send for witness in self.witnesses) and all(
@@ -516,7 +516,7 @@ class Soak:
         self.check_log()
 
     def leave(self) -> None:
-        """All clients leave; what they have said is seen by the witnesses."""
+        """All clients leave; the witnesses see what they have said."""
         self.server.process.send_signal(signal.SIGCONT)
         self.log_again = self.stop_at = self.continue_at = 0
         for client in self.clients:
@@ -539,7 +539,7 @@ class Soak:
             self.check_ended(client)
 
     def check_ended(self, client: Client) -> None:
-        """Did all that it said come through? And had it all that it was to have?"""
+        """Did all that it said come through? And did it get all that was due to it?"""
         heard_out = ORDERLY.fullmatch(client.reason)    # not cut off, as far as is known
         if client.promised and client.due and heard_out:
             raise Wrong(f"{client.address} left in order ({client.end_by}), but of what "
@@ -595,7 +595,7 @@ class Soak:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="A long chat, every byte of which is checked.")
+        description="A long chat; every byte of it is checked.")
     parser.add_argument("--server", default=test.COMMAND,
                         help="with {options} and {port}")
     parser.add_argument("--minutes", type=float, default=10)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests the steps: each does what it says, no more, and little differs from the last.
+"""Tests the steps: each does what it says and no more, and differs little from the last.
 
     STEPS=DIR python3 tests/system/steps_test.py [CLASS[.TEST]]
 
@@ -38,8 +38,8 @@ def program(number: int) -> str:
 def run_tests(number: int, names: List[str], deadline: int) -> Tuple[int, str]:
     """Runs tests of test.py on a step; waits at most deadline seconds for any one thing.
 
-    Returns the exit status and what was said. On ^C, run() would kill test.py before it
-    has ended its servers.
+    Returns the exit status and the output. On ^C, run() would kill test.py before it has
+    ended its servers.
     """
     with subprocess.Popen(
             [sys.executable, test.__file__, "--server", program(number) + " {port}",
@@ -52,7 +52,7 @@ def run_tests(number: int, names: List[str], deadline: int) -> Tuple[int, str]:
 
 
 class Stages(unittest.TestCase):
-    """Step N has reached stage N, and not the next one."""
+    """Step N has reached stage N, and no further."""
 
     def test_reached(self):
         for number in range(1, 7):
@@ -94,10 +94,10 @@ class Sources(unittest.TestCase):
 
 
 class Senders(unittest.TestCase):
-    """What the kernel has acknowledged to a sender is read, however the sender leaves."""
+    """What the kernel has acknowledged is read, however the sender leaves."""
 
     def test_said_and_closed(self):
-        """A client's messages and end come in one wake-up: all is answered first."""
+        """A client's messages and its end come in one wake-up: all are answered first."""
         for number in range(4, 7):
             with self.subTest(step=number), Server(program(number) + " {port}") as server:
                 peer = server.connect()
@@ -125,7 +125,7 @@ class Senders(unittest.TestCase):
                 self.assertLessEqual(server.stderr.count(b": send: "), 1)
 
     def test_gone_before_greeting(self):
-        """Sending to who has left raises SIGPIPE, which would end the program."""
+        """Sending to a client that has left raises SIGPIPE, which would end the step."""
         for number in range(4, 7):
             with self.subTest(step=number), Server(program(number) + " {port}") as server:
                 server.connect().line()
@@ -137,7 +137,7 @@ class Senders(unittest.TestCase):
                 self.assertRegex(server.connect().line(), rb"\AWelcome")
 
     def test_accept_pause(self):
-        """What other clients do does not end the pause in accepting."""
+        """Nothing that other clients do ends the pause in accepting."""
         for number in (2, 6):
             with self.subTest(step=number), \
                     Server(program(number) + " {port}", nofile=16) as server:
@@ -153,7 +153,7 @@ class Senders(unittest.TestCase):
 
 
 def wait_until_acknowledged(sock: socket.socket) -> None:
-    """Waits until the other side's kernel has all that was sent."""
+    """Waits until the other side's kernel has everything that was sent."""
     end = time.monotonic() + DEADLINE
     while LINUX and support.unacknowledged(sock) and time.monotonic() < end:
         time.sleep(0.01)
@@ -161,7 +161,7 @@ def wait_until_acknowledged(sock: socket.socket) -> None:
 
 @unittest.skipUnless(LINUX, "descriptors and memory are looked up in /proc")
 class Resources(unittest.TestCase):
-    """Visitors who come and go leave nothing behind, from step 3 on."""
+    """From step 3 on, visitors who come and go leave nothing behind."""
 
     def visit(self, server: Server, count: int) -> None:
         """Visitors come and go: with a message, half a one, by FIN and by reset."""
@@ -193,7 +193,7 @@ class Resources(unittest.TestCase):
                 server.expect_alive()
 
     def test_no_free_descriptor(self):
-        """Who finds no place waits, at no cost, and is served when others have left."""
+        """A client without a place waits, at no cost, and is served when others leave."""
         for number in range(3, 7):
             with self.subTest(step=number), \
                     Server(program(number) + " {port}", nofile=32) as server:
