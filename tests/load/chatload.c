@@ -8,8 +8,8 @@
  *   chatload -m latency   send at a fixed rate: how long do deliveries take?
  *   chatload -m events    no server: what does an event cost among idle descriptors?
  *
- * At the end it prints one line of key=value pairs. Exit codes: 0 if all was well; 1 with
- * one line on stderr if anything was lost, changed, out of order or late; 2 on wrong
+ * At the end it prints one line of key=value pairs. Exit codes: 0 if all was well; 1 if
+ * anything was lost, changed, out of order or late, with one line on stderr; 2 on wrong
  * usage. chatload.h says which file does what. `make bench` builds and runs it.
  */
 #include "../../final/evloop.h"
@@ -22,7 +22,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-/* The chat speaks the assignment's protocol. What the others say is in their manuals. */
+/* The chat speaks the assignment's protocol; for the others see their manuals. */
 static const struct dialect dialects[] = {
     {
         .name = "chat",
@@ -148,7 +148,7 @@ static const struct number {
     /* from a message's header to the chat's limit */
     {'b', offsetof(struct options, bytes), 16, BYTES_MAX},
     {'w', offsetof(struct options, window), 1, 100000},
-    {'n', offsetof(struct options, messages), 1, 499999999}, /* with those before: */
+    {'n', offsetof(struct options, messages), 1, 499999999}, /* with the digits before: */
     {'u', offsetof(struct options, warmup), 0, 499999999},   /* nine digits */
     {'k', offsetof(struct options, stalled), 0, 100000},
     {'f', offsetof(struct options, flooders), 0, 1000},
@@ -223,7 +223,7 @@ static void options_check(const struct options *options)
         fail_usage("no client can flood in dialect", options->dialect->name);
 }
 
-/* Raises the limit of descriptors if need be. Returns what it is then. */
+/* Raises the limit of descriptors if need be. Returns the limit after that. */
 static size_t descriptors_raise(size_t needed)
 {
     struct rlimit files;

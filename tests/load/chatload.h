@@ -19,11 +19,11 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-/* How a connection gets from connect(2) to being served. */
+/* What a connection has to say and hear before it is served. */
 struct joining {
     const char *request; /* what to send first */
-    int lines;           /* how many lines answer it */
-    const char *last;    /* what the last of them begins with */
+    int lines;           /* how many lines the answer has */
+    const char *last;    /* how the last of them begins */
 };
 
 /*
@@ -32,11 +32,11 @@ struct joining {
  */
 struct dialect {
     const char *name;
-    struct joining member;    /* one who receives */
-    struct joining publisher; /* one who sends, if members may not: request is not NULL */
-    const char *send_before;  /* what surrounds a message on its way to the server */
+    struct joining member;    /* a receiver */
+    struct joining publisher; /* a sender if members may not send; else request is NULL */
+    const char *send_before;  /* what surrounds a message sent to the server */
     const char *send_after;
-    const char *receive_before; /* what surrounds it on its way back */
+    const char *receive_before; /* what surrounds it when it comes back */
     const char *receive_after;
     const char *receipt;     /* what a publisher is told for each message */
     const char *ping, *pong; /* what the server may ask at any time, and the answer */
@@ -50,7 +50,7 @@ struct load;
 struct mode {
     const char *name;
     void (*run)(struct load *load);
-    size_t stalled;  /* how many clients never read, unless -k says it */
+    size_t stalled;  /* how many clients never read, without -k */
     bool fans_out;   /* the window counts messages, not connects */
     bool serverless; /* needs no port */
 };
@@ -60,8 +60,8 @@ struct options {
     const struct dialect *dialect;
     const char *prefix; /* instead of the dialect's receive_before, if not NULL */
     const char *host, *port;
-    size_t clients, senders;  /* connections: those who receive; how many of them send */
-    size_t stalled, flooders; /* further ones: who never read, who never stop sending */
+    size_t clients, senders;  /* connections that receive; how many of them send */
+    size_t stalled, flooders; /* further ones: that never read, that never stop sending */
     size_t bytes;             /* of a message */
     size_t window;            /* messages or connects in flight */
     size_t messages, warmup;  /* measured; sent before measuring */
@@ -79,11 +79,11 @@ struct conn {
     int line;                      /* of the answer, from 1 */
     size_t column;                 /* in that line, from 0 */
     uint64_t opened;               /* when */
-    char *out;                     /* what waits to be sent */
+    char *out;                     /* bytes that wait to be sent */
     size_t out_len, out_room;
 };
 
-/* What every mode needs to know. Each keeps its own state besides. */
+/* What every mode needs. Each has its own state besides. */
 struct load {
     struct options options;
     struct sockaddr_storage address; /* of the server */
@@ -116,7 +116,7 @@ size_t conn_read(struct conn *conn, char *bytes, size_t room);
 /* Reads the answer of a joining connection. Returns true when it has joined. */
 bool conn_join(struct conn *conn);
 
-/* Reads from a connection to which nothing should be sent: anything but a ping fails. */
+/* Reads from a connection that should be sent nothing: anything but a ping fails. */
 void conn_expect_nothing(struct load *load, struct conn *conn);
 
 /* Answers a ping at the start of bytes. Returns its length, 0 if there is none. */
@@ -128,9 +128,9 @@ void conn_check_deadline(const struct load *load, const struct conn *conn, uint6
 /* ---- chatload_crowd.c ---- */
 
 /*
- * Opens total connections of a kind, of which only a window is joining at a time,
- * and returns once all have joined. With churn each is closed as soon as it has joined,
- * and conns needs room for one window only; otherwise for all of them.
+ * Opens total connections of a kind, at most a window of them joining at a time, and
+ * returns once all have joined. With churn each is closed as soon as it has joined, and
+ * conns needs room for one window only; otherwise it needs room for all.
  */
 void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size_t total,
                 size_t first, bool churn);
@@ -151,7 +151,7 @@ void mode_events(struct load *load);
 
 enum { SECOND = 1000000000 };
 
-/* What had been used at one moment. */
+/* What has been used up to one moment. */
 struct meter {
     uint64_t wall;       /* the time */
     uint64_t own_cpu;    /* this process's CPU time */
@@ -160,18 +160,18 @@ struct meter {
 
 uint64_t clock_ns(void);
 
-/* Reads the meters. Returns what was used since an earlier reading, if given. */
+/* Reads the meters. Returns what was used since the earlier reading, if one is given. */
 struct meter meter_read(const struct load *load, const struct meter *before);
 
 /*
- * Returns what the server's /proc/PID/file says behind key, in bytes; -1 where the system
+ * Returns what the server's /proc/PID/file says after key, in bytes; -1 where the system
  * does not tell.
  */
 int64_t meter_memory(const struct load *load, const char *file, const char *key);
 
 /*
- * Returns how much memory the whole kernel holds in objects, those of sockets among them,
- * in bytes; -1 where the system does not tell.
+ * Returns how many bytes of memory the whole kernel holds in objects, sockets included;
+ * -1 where the system does not tell.
  */
 int64_t meter_kernel_memory(void);
 
@@ -181,15 +181,15 @@ void progress(const struct load *load, const char *what, uint64_t done, uint64_t
 /* Ends the program: exit code 1 and one line. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Like fail, with what errno says behind it. */
+/* Like fail(), with errno's text added. */
 _Noreturn void fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 enum { QUOTE_MAX = 40, QUOTED_SIZE = 4 * QUOTE_MAX + 6 };
 
-/* Puts the first bytes in quotes into text, fit to be shown. Returns text. */
+/* Puts the first bytes into text, quoted and printable. Returns text. */
 const char *quote(char text[QUOTED_SIZE], const char *bytes, size_t len);
 
-/* calloc(3) or failure. */
+/* calloc(3), or the end of the program. */
 void *allocate(size_t count, size_t size);
 
 #endif

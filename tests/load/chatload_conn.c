@@ -2,7 +2,7 @@
  * chatload_conn.c - one connection of the load tester
  *
  * Every function either works or ends the program: to a tester, a broken connection is a
- * result and not something to recover from.
+ * result, not something to recover from.
  */
 #include "../../final/evloop.h"
 #include "chatload.h"
@@ -17,14 +17,14 @@
 
 enum {
     /* From one address to one port there can be as many connections as ephemeral ports,
-     * 28,232 on Linux unless it is told otherwise. Beyond half of them connect(2) searches
-     * ever longer for a free one, so take fewer. */
+     * 28,232 on Linux by default. Once half of them are in use, connect(2) searches ever
+     * longer for a free one, so use fewer. */
     PER_SOURCE = 14000,
     SOURCES_MAX = 254
 };
 
-/* A stalled client stands for one across a network: the kernel keeps little for it. With
- * loopback's own sizes it would keep 3 MB for each, which hides them from the server. */
+/* A stalled client stands for one across a network, for which the kernel keeps little. By
+ * default, loopback would keep 3 MB for each, and the server would not notice them. */
 enum { STALLED_RCVBUF = 4096, STALLED_SEGMENT = 1460 };
 
 static void option_set(int fd, int level, int option, int value)
@@ -33,7 +33,7 @@ static void option_set(int fd, int level, int option, int value)
         fail_errno("setsockopt %d", option);
 }
 
-/* Lets the port be chosen at connect(2), where it has to be free for that peer only. */
+/* Lets connect(2) choose the port, which then has to be free for that peer only. */
 static void port_choose_late(int fd)
 {
 #ifdef IP_BIND_ADDRESS_NO_PORT
@@ -43,7 +43,7 @@ static void port_choose_late(int fd)
 #endif
 }
 
-/* Binds to 127.0.0.2, 127.0.0.3 ... where the ports of 127.0.0.1 would not be enough. */
+/* Binds to 127.0.0.2, 127.0.0.3 ... when the ports of 127.0.0.1 would not suffice. */
 static void source_choose(const struct load *load, int fd, size_t number)
 {
     const struct sockaddr_in *server = (const struct sockaddr_in *)&load->address;
@@ -147,7 +147,7 @@ size_t conn_read(struct conn *conn, char *bytes, size_t room)
     return 0;
 }
 
-/* Takes the first of len bytes of the answer. Returns true if the answer ends with it. */
+/* Takes the next byte of the answer. Returns true if the answer ends with it. */
 static bool on_answer(struct conn *conn, const char *bytes, size_t len)
 {
     const struct joining *joining = conn->joining;
@@ -176,7 +176,7 @@ bool conn_join(struct conn *conn)
     for (size_t i = 0; i < n; i++)
         if (on_answer(conn, bytes + i, n - i)) {
             if (i + 1 < n)
-                fail("connection %zu: %zu bytes behind the greeting, before any message",
+                fail("connection %zu: %zu bytes after the greeting, before any message",
                      conn->number, n - i - 1);
             conn->joining = NULL;
             return true;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TICK_MS = 100 };     /* how often deadlines are looked at */
+enum { TICK_MS = 100 };     /* how often deadlines are checked */
 enum { CONNECTS_MAX = 32 }; /* in flight, where the window counts something else */
 
 struct crowd {
@@ -15,7 +15,7 @@ struct crowd {
     struct conn *conns;
     enum conn_kind kind;
     size_t first;                 /* number of the first */
-    size_t total, opened, joined; /* how many there shall be, and are */
+    size_t total, opened, joined; /* how many there shall be, and how many there are */
     size_t slots;                 /* used in conns */
     bool churn;
 };
@@ -26,7 +26,7 @@ static void crowd_open_next(struct crowd *crowd, struct conn *conn)
     crowd->opened++;
 }
 
-/* Someone has joined, so the next one may come. */
+/* A connection has joined, so the next one may come. */
 static void on_joined(struct crowd *crowd, struct conn *conn)
 {
     crowd->joined++;
@@ -94,7 +94,7 @@ void crowd_open(struct load *load, struct conn *conns, enum conn_kind kind, size
     }
 }
 
-/* Returns how many bytes of memory of its own the server holds; -1 if nobody knows. */
+/* Returns how many bytes of its own memory the server holds; -1 if nobody knows. */
 static int64_t server_memory(const struct load *load)
 {
     return meter_memory(load, "smaps_rollup", "Anonymous:");
@@ -113,7 +113,7 @@ static void report(const struct load *load, size_t total, const struct meter *us
                (double)used->server_cpu / (double)total);
 }
 
-/* Opens them all and tells what that took, and what the last tenth of them took. */
+/* Opens them all; reports what that took, and what the last tenth of them took. */
 static void hold_open(struct load *load, struct conn *conns)
 {
     size_t total = load->options.clients, last = (total + 9) / 10;
@@ -130,7 +130,7 @@ static void hold_open(struct load *load, struct conn *conns)
                (double)late.server_cpu / (double)last);
 }
 
-/* Opens them all, holds them, closes them. The kernel's memory is that of both ends. */
+/* Opens them all, holds them, closes them. The kernel's memory counts both ends. */
 void mode_hold(struct load *load)
 {
     size_t total = load->options.clients;

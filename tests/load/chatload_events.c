@@ -1,10 +1,10 @@
 /*
  * chatload_events.c - mode events of the load tester: what an event costs
  *
- * One socket has something to read, options.clients others are idle. How long does it
- * take to find out which one it is? Once with evloop.h (epoll or kqueue), once with
- * poll(2). No server takes part; the time is this process's own CPU time, including the
- * write that makes the socket readable and the read that empties it.
+ * One socket has something to read; options.clients others are idle. How long does it
+ * take to find the one, with evloop.h (epoll or kqueue) and with poll(2)? No server takes
+ * part; the time is this process's own CPU time, including the write that makes the
+ * socket readable and the read that empties it.
  */
 #include "../../final/evloop.h"
 #include "chatload.h"
@@ -16,7 +16,7 @@
 
 enum { BUSY = 0, WRITER = 1, IDLE = 2 }; /* places in an array of descriptors */
 
-/* Waits for one event in either way; the first descriptor is the readable one. */
+/* Waits for one event in one of two ways; the first descriptor is the readable one. */
 typedef void wait_once(int loop, struct pollfd *fds, size_t count);
 
 static void wait_evloop(int loop, struct pollfd *fds, size_t count)

@@ -1,27 +1,26 @@
 /*
- * chatload_fanout.c - modes broadcast, latency and slow of the load tester: many deliveries
+ * chatload_fanout.c - the load tester's modes broadcast, latency and slow: deliveries
  *
- * Message m is the one numbered m / senders of sender m % senders; all its bytes follow
- * from these two numbers, so every delivery is compared byte for byte. The senders take
- * turns.
+ * The senders take turns: message m is number m / senders of sender m % senders. All its
+ * bytes follow from these two numbers, so every delivery is compared byte for byte.
  *
  * A message is in flight from the moment it is handed to the kernel until the last
- * receiver has all of it. At most a window of messages is in flight: message m is not
- * sent before all up to m - window are everywhere. A ring of that many slots holds them.
+ * receiver has all of it. At most a window of messages is in flight: message m is sent
+ * when every receiver has all up to m - window. A ring of that many slots holds them.
  *
- * What is checked of every delivery:
+ * Checked for every delivery:
  *   - its bytes, and what the dialect puts around them;
  *   - that it is the sender's next one: nothing lost, nothing twice, nothing early;
- *   - where the dialect promises it, that all receivers get all messages in one order;
+ *   - if the dialect promises it, that all receivers get all messages in one order;
  *   - that it came within the deadline.
  *
  * Latency is measured open loop: messages are due at fixed times, and a delivery's
- * latency counts from the time its message was due. A server that stalls is not spared
- * the messages that would have been sent meanwhile. In the last millisecond before a
+ * latency counts from the time when its message was due. So the messages that were due
+ * while the server stalled count against it, too. In the last millisecond before a
  * message is due the tester spins, since evloop_wait() counts in milliseconds.
  *
- * Flooders send messages of their own, as fast as the server reads them, and throw away
- * what they receive. Everybody gets these messages too; they are compared, not measured.
+ * Flooders send messages of their own, as fast as the server reads them, and discard what
+ * they receive. Everybody gets these messages too; they are compared but not measured.
  */
 #include "../../final/evloop.h"
 #include "chatload.h"
@@ -31,16 +30,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TICK_MS = 100 }; /* how often deadlines are looked at */
+enum { TICK_MS = 100 }; /* how often deadlines are checked */
 enum { MILLISECOND = 1000000, TICK = TICK_MS * MILLISECOND };
 enum { READ_MAX = 64 * 1024 };  /* bytes per recv */
 enum { FLOOD_LEN = 64 * 1024 }; /* bytes that a flooder has ready to be sent */
 /* A message begins with its two numbers: "00007:000000042:" is message 42 of sender 7. */
 enum { SENDER_DIGITS = 5, NUMBER_DIGITS = 9, HEADER = SENDER_DIGITS + NUMBER_DIGITS + 2 };
-enum { WRAP_MAX = 128 }; /* what a dialect puts before or behind a message */
+enum { WRAP_MAX = 128 }; /* what a dialect puts before or after a message */
 enum { FRAME_MAX = WRAP_MAX + BYTES_MAX + WRAP_MAX };
 
-/* A flooder's messages have this number for a sender, which no sender has. */
+/* The sender's number in a flooder's messages; no sender has it. */
 enum { FLOODER = 99999 };
 
 /* A message in flight. */
@@ -147,7 +146,7 @@ _Noreturn static void fail_corrupt(const struct fanout *fanout, size_t who, size
          quote(right_text, right + at, fanout->frame - at));
 }
 
-/* Says what is wrong with a frame that is not the right one, and ends. */
+/* Says what is wrong with a frame, and ends the program. */
 _Noreturn static void fail_message(const struct fanout *fanout, size_t who,
                                    const char *frame, size_t sender, size_t number)
 {
@@ -192,7 +191,7 @@ static void check_deadline(const struct fanout *fanout, uint64_t now)
         (double)options->deadline / SECOND, who);
 }
 
-/* The k-th message must be the same for everybody; who gets it first says which it is. */
+/* The k-th message must be the same for everybody; its first receiver says which. */
 static void check_order(struct fanout *fanout, size_t who, size_t m)
 {
     size_t k = fanout->members[who].got, senders = fanout->options->senders;
@@ -235,8 +234,8 @@ static void on_message(struct fanout *fanout, size_t who, const char *frame, uin
 }
 
 /*
- * Returns the length of the frame at the front of len bytes, which may not have come
- * whole. What is too short to tell is shorter than either kind.
+ * Returns the length of the frame at the front of len bytes; it may not have come whole.
+ * If there are too few bytes to tell its kind, there are fewer than either kind has.
  */
 static size_t frame_len(const struct fanout *fanout, const char *bytes, size_t len)
 {
@@ -283,7 +282,7 @@ static void on_member_readable(struct fanout *fanout, size_t who)
     member->tail_len = len;
 }
 
-/* A publisher is told for each message how many got it, always in the same words. */
+/* For each message a publisher is told how many got it, always in the same words. */
 static void on_publisher_readable(struct fanout *fanout, struct conn *conn)
 {
     size_t n = conn_read(conn, fanout->bytes, READ_MAX), len = strlen(fanout->receipt);
@@ -335,7 +334,7 @@ static void message_write(struct fanout *fanout, uint64_t due)
     conn_write(conn, fanout->send_after, strlen(fanout->send_after));
 }
 
-/* Sends what the window and the clock allow, with one send(2) for each sender. */
+/* Sends what the window and the clock allow, with one send(2) per sender. */
 static void messages_send(struct fanout *fanout, size_t until)
 {
     size_t first = fanout->sent, senders = fanout->options->senders;
@@ -351,7 +350,7 @@ static void messages_send(struct fanout *fanout, size_t until)
         conn_flush(fanout->load, &fanout->sender_conns[m % senders]);
 }
 
-/* Lets every flooder have something to send, always. */
+/* Makes sure that every flooder has something to send. */
 static void floods_send(struct fanout *fanout)
 {
     size_t len = fanout->flood_len - fanout->body;
@@ -443,7 +442,7 @@ static void flood_prepare(struct fanout *fanout)
         fanout->flood_len > fanout->frame ? fanout->flood_len : fanout->frame;
 }
 
-/* Opens all connections: first the members, who also send if the dialect lets them. */
+/* Opens all connections: first the members, which also send if the dialect lets them. */
 static void conns_open(struct fanout *fanout)
 {
     const struct options *options = fanout->options;
@@ -462,7 +461,7 @@ static void conns_open(struct fanout *fanout)
     fanout->flooder_conns = conns + others;
 }
 
-/* Returns a fanout that is ready to run, all its clients connected. */
+/* Returns a fanout that is ready to run, with all its clients connected. */
 static struct fanout *fanout_open(struct load *load, size_t window)
 {
     const struct options *options = &load->options;
@@ -490,7 +489,7 @@ static void check_end(const struct fanout *fanout)
         return;
     for (size_t who = 0; who < fanout->options->clients; who++) {
         if (fanout->members[who].tail_len)
-            fail("client %zu got %zu bytes behind the last message", who,
+            fail("client %zu got %zu bytes after the last message", who,
                  fanout->members[who].tail_len);
         conn_expect_nothing(fanout->load, &fanout->conns[who]);
     }
@@ -557,7 +556,7 @@ static void report(const struct fanout *fanout, const struct meter *used)
         printf(" server_cpu_ns_per_delivery=%.1f", (double)used->server_cpu / deliveries);
 }
 
-/* Also tells by how much the server grew: what stalled clients cost it. */
+/* Also reports by how much the server grew: what stalled clients cost it. */
 void mode_broadcast(struct load *load)
 {
     int64_t before = meter_memory(load, "status", "VmRSS:");
@@ -587,7 +586,7 @@ static double latency_us(const struct fanout *fanout, size_t per_mille)
     return (double)fanout->latencies[place] / 1000;
 }
 
-/* What is older than the deadline is late, so the window never holds back a message. */
+/* A message older than the deadline is late, so the window never holds one back. */
 void mode_latency(struct load *load)
 {
     const struct options *options = &load->options;

@@ -1,9 +1,9 @@
 /*
  * chatload_meter.c - clocks, the server's CPU time and memory, progress, failure
  *
- * Wall time on a shared machine is mostly noise, so the server's own CPU time is asked of
- * the system: all threads, kernel work for its system calls included, to the nanosecond
- * (clock_getcpuclockid(3)). macOS does not have it.
+ * Wall time on a shared machine is mostly noise, so the meter is the server's own CPU
+ * time: all its threads, with the kernel's work for its system calls, to the nanosecond
+ * (clock_getcpuclockid(3)). macOS does not offer it.
  */
 #include "chatload.h"
 
@@ -65,7 +65,7 @@ struct meter meter_read(const struct load *load, const struct meter *before)
     return meter;
 }
 
-/* Returns the bytes of the line that begins with key, "KEY: 12 kB"; -1 if there is none. */
+/* Returns the bytes in the line that begins with key ("KEY: 12 kB"), or -1. */
 static int64_t memory_read(const char *path, const char *key)
 {
     long long kib = -1;

@@ -1,23 +1,23 @@
 /*
  * floor.c - the least that a single-threaded broadcast server can do: the yardstick
  *
- * Usage: floor [port]        (default 3100; 0: any free one, printed at the start)
+ * Usage: floor [port]        (default 3100; 0: any free port; it prints which)
  *
  * For each readable client one recv(2) of up to 64 KiB, then one send(2) to every client.
  * No framing, no log, no backlog, no clock: what a chat server costs beyond this is the
  * price of its features. Only a server that collects what several clients have said and
  * sends it together can cost less, and does when many speak at a time.
  *
- * A yardstick has to stay as cheap as such a server can be. No number in here is taken
+ * A yardstick must stay as cheap as such a server can be. No number in this file is taken
  * from final/, and none may follow it: if final/ gets slower, this must not.
  *
- * It greets with `Welcome`, as the assignment asks, so that chatload can measure it like
- * any other server. What it leaves out, and who makes up for it:
+ * It greets with `Welcome`, as the assignment asks, so chatload can measure it like any
+ * other server. What it leaves out, and what makes up for that:
  *   - Whole messages. What one recv brings goes out as it is; a message that a recv cuts
  *     in two can be mixed with another client's. On loopback a small send arrives whole,
  *     and chatload checks every byte: it has not happened in a measured run.
  *   - Slow readers. A send that would block ends the program with a message, since bytes
- *     must not be lost in silence. chatload's window keeps what is in flight smaller than
+ *     must not be lost silently. chatload's window keeps what is in flight smaller than
  *     the socket buffers.
  */
 #include "../../final/evloop.h"
@@ -105,7 +105,7 @@ static void on_readable(int fd)
         client_close(fd);
 }
 
-/* Tables as large as the descriptor limit allows: nothing grows while it is measured. */
+/* Tables for as many as the descriptor limit allows: nothing grows while measured. */
 static void tables_allocate(void)
 {
     struct rlimit files;

@@ -392,7 +392,7 @@ class TestWrong(unittest.TestCase):
                            "-x", "127.0.0.1: ")
 
     def test_bytes_behind_the_last_message(self):
-        self.assert_caught("client 3 got 5 bytes behind the last message",
+        self.assert_caught("client 3 got 5 bytes after the last message",
                            lambda who, number, line: line + b"extra"
                            if (who, number) == (3, 49) else line)
 
@@ -416,7 +416,7 @@ class TestWrong(unittest.TestCase):
                            greeting=b"Server full\n")
 
     def test_bytes_behind_the_greeting(self):
-        self.assert_caught("connection [0-9]+: 9 bytes behind the greeting", None,
+        self.assert_caught("connection [0-9]+: 9 bytes after the greeting", None,
                            greeting=b"Welcome\nold talk\n")
 
     def test_bytes_that_nobody_sent(self):
