@@ -214,8 +214,8 @@ def check_jobs() -> Iterator[Job]:
               " CHATSRV_TEST_SERVER='valgrind -q --leak-check=full"
               " --error-exitcode=99 {native/chatsrv} {options} {port}'"
               " python3 tests/system/chatsrv_test.py",
-              tests="Process.test_sigterm Process.test_sigint Limits.test_overflow"
-                    " Process.test_sigterm_stalled", needs="valgrind")
+              tests="Lifetime.test_sigterm Lifetime.test_sigint Limits.test_overflow"
+                    " Lifetime.test_sigterm_stalled", needs="valgrind")
     for variant in ("gcc", "gcc-kqueue", "clang", "clang-kqueue", "c2x"):
         everything = [*FINAL, *FOLDERS, *PROGRAMS]
         if "kqueue" not in variant:

@@ -4,7 +4,7 @@
     make bench                       all, with curves for notes/plots/: about ten minutes
     make bench QUICK=1               the table only, with fewer rounds: under a minute
     make bench PEER='CMD {port}'     with one more chat server: it greets with `Welcome`
-    make bench ROUNDS=3              with so many rounds for the table instead of seven
+    make bench ROUNDS=3              with that many rounds for the table instead of seven
 
 What is compared:
   final    final/chatsrv -n: without the prefix, so that all send the same bytes
@@ -14,16 +14,16 @@ What is compared:
   nats     nats-server, likewise;                  if installed
   peer     the command in PEER;                    if given
 
-Every run starts its server anew on a free port of the loopback, with /dev/null for a log,
-and stops it. The servers take turns within a round. The table shows the medians of the
-rounds. A ratio is the median of the rounds' ratios, since what disturbs the machine
-disturbs neighbours alike; where the ratio of the table's medians is more than 5 % away
-from it, that one is shown too.
+Every run starts its server anew on a free port of 127.0.0.1, logging to /dev/null, and
+stops it. The servers take turns within a round. The table shows the medians of the
+rounds. A ratio is the median of the rounds' ratios, since whatever disturbs the machine
+affects neighbouring runs alike; if the ratio of the table's medians differs from it by
+more than 5 %, that ratio is shown too.
 
-What a delivery costs is the server's own CPU time; wall time would be noise. Meanwhile
-server and tester share one processor: each works off all that waits and then lets the
-other go on, neither pays for waking a processor that sleeps, and whatever else the
-machine does can run on another. Rates and latencies are taken with a processor for each.
+The cost of a delivery is the server's own CPU time; wall time would be noise. For that
+measurement server and tester share one processor: each does all the work that waits and
+then lets the other go on, neither pays for waking a sleeping processor, and whatever else
+the machine does can run on another. For rates and latencies each has its own.
 
 All results go to build/bench.json. Exit code 1 if final or the floor failed in a run.
 """
@@ -44,6 +44,9 @@ import time
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+import test                 # tests/test.py, not Python's own
+
 BUILD = ROOT / "build" / "bench"
 PROGRAMS = shlex.quote(str(BUILD))    # as a part of a command: its path may have spaces
 RESULTS = ROOT / "build" / "bench.json"
@@ -52,14 +55,15 @@ QUICK = bool(os.environ.get("QUICK"))
 ROUNDS = int(os.environ.get("ROUNDS") or (2 if QUICK else 7))
 CURVE_ROUNDS = 3
 PATIENCE = 120              # seconds for a run that takes a few
-ATTEMPTS = 3                # to start a server: a free port may be taken in between
-CONNECTIONS_MAX = 100000    # to be tried, where the limit of descriptors allows it
+ATTEMPTS = 3                # to start a server: another program may take the port first
+CONNECTIONS_MAX = 100000    # to try, if the limit of descriptors allows them
 SPARE_DESCRIPTORS = 100     # what server and tester need besides
 
 
 # ---- The servers -----------------------------------------------------------------------
 
-class Server(NamedTuple):
+class Contender(NamedTuple):
+    """A server that takes part; Running is one that runs."""
     name: str
     command: str            # {port} in it is replaced, and {options} by a case's
     dialect: str = "chat"
@@ -67,26 +71,26 @@ class Server(NamedTuple):
 
 
 SERVERS = [
-    Server("final", f"{PROGRAMS}/chatsrv {{options}} {{port}}"),
-    Server("step 6", f"{PROGRAMS}/step6 {{port}}"),
-    Server("floor", f"{PROGRAMS}/floor {{port}}"),
-    Server("redis", "redis-server --bind 127.0.0.1 --port {port} --save ''"
-                    " --appendonly no --maxclients 15000"
-                    " --client-output-buffer-limit 'pubsub 0 0 0'",
-           "redis", "redis-server"),
-    Server("nats", "nats-server -a 127.0.0.1 -p {port}", "nats", "nats-server"),
+    Contender("final", f"{PROGRAMS}/chatsrv {{options}} {{port}}"),
+    Contender("step 6", f"{PROGRAMS}/step6 {{port}}"),
+    Contender("floor", f"{PROGRAMS}/floor {{port}}"),
+    Contender("redis", "redis-server --bind 127.0.0.1 --port {port} --save ''"
+                       " --appendonly no --maxclients 15000"
+                       " --client-output-buffer-limit 'pubsub 0 0 0'",
+              "redis", "redis-server"),
+    Contender("nats", "nats-server -a 127.0.0.1 -p {port}", "nats", "nats-server"),
 ]
 OWN = ["final", "step 6", "floor"]
 ALL = [*OWN, "redis", "nats", "peer"]
 
 
-def servers_here() -> List[Server]:
+def servers_here() -> List[Contender]:
     here = [server for server in SERVERS if not server.tool or shutil.which(server.tool)]
     for server in SERVERS:
         if server not in here:
             print(f"absent: {server.tool} is not installed")
     if os.environ.get("PEER"):
-        here.append(Server("peer", os.environ["PEER"]))
+        here.append(Contender("peer", os.environ["PEER"]))
     else:
         print("absent: peer (PEER='CMD {port}' names one)")
     return here
@@ -95,13 +99,13 @@ def servers_here() -> List[Server]:
 # ---- What is measured ------------------------------------------------------------------
 
 class Load(NamedTuple):
-    """What chatload is told, and final."""
+    """The options of chatload and of final."""
     chatload: str
     final: str = "-n"
 
 
 class Goal(NamedTuple):
-    """The ratio of two servers, or of two lines for one, or a figure, is at most this."""
+    """The upper limit of a figure, or of its ratio between two servers or two lines."""
     limit: float
     over: str
     under: str = ""         # a server; "": the figure itself counts
@@ -160,7 +164,7 @@ SLOW = "-m slow -b 1000 -w 32"
 
 
 def stalled_cases() -> Iterator[Case]:
-    """What clients cost that never read."""
+    """What clients that never read cost."""
     messages = 1000 if QUICK else 6000
     alone = f"{SLOW} -c 100 -k 0 -u 1000 -n {messages}"
     yield cost("100 clients, 1,000 bytes, window 32, after a warm-up", alone,
@@ -220,7 +224,7 @@ def latency_cases(name: str, options: str, final: str = "-n", **more: object
 
 
 def all_latency_cases() -> Iterator[Case]:
-    """Alone, then beside others who misbehave."""
+    """Alone, then beside clients that misbehave."""
     goals = [Goal(1.15, "final", "floor"), Goal(1, "final", "redis"),
              Goal(1, "final", "nats")]
     yield from latency_cases("100 clients, 1,000 messages per second",
@@ -256,7 +260,7 @@ def table_cases(connections: int) -> Iterator[Case]:
 
 
 def curve_cases() -> Iterator[Case]:
-    """The points of the curves in notes/plots/, and of what grows with what."""
+    """The points of the curves in notes/plots/, and of the table of what grows."""
     for clients in 10, 30, 100, 300, 1000, 3000, 10000:
         yield cost("", f"-c {clients} -b 64 -w 32 -n {max(100, 400000 // clients)}",
                    series="cost by clients", x=clients)
@@ -295,7 +299,7 @@ def curve_cases() -> Iterator[Case]:
 # ---- Building and running --------------------------------------------------------------
 
 def build() -> None:
-    """Compiles with the Makefile's own flags. The paths are seen from tests/."""
+    """Compiles with the Makefile's own flags. Paths are relative to tests/."""
     BUILD.mkdir(parents=True, exist_ok=True)
     flags = subprocess.run([MAKE, "-s", "flags"], cwd=ROOT, check=True,
                            stdout=subprocess.PIPE, universal_newlines=True)
@@ -312,7 +316,7 @@ def build() -> None:
 
 
 def descriptors_raise() -> int:
-    """Allows enough of them for all connections, if root can. Returns the limit."""
+    """Raises the limit for all connections, as far as possible; returns it."""
     wanted = CONNECTIONS_MAX + SPARE_DESCRIPTORS
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -320,35 +324,29 @@ def descriptors_raise() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
             return wanted
         except (OSError, ValueError):
-            print(f"only {hard:,} descriptors: root may raise the limit, here nobody can")
+            print(f"only {hard:,} descriptors: only root may raise the limit")
             wanted = hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
 
 
 def on_processor(which: int) -> Optional[Callable[[], None]]:
-    """Returns what a process calls to stay on its first (0) or last (-1) processor."""
+    """Returns what pins a process to its first (0) or last (-1) processor."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     processor = sorted(os.sched_getaffinity(0))[which]
     return lambda: os.sched_setaffinity(0, {processor})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Running:
     """A server while it runs: `with Running(server, load) as running`."""
 
-    def __init__(self, server: Server, load: Load) -> None:
+    def __init__(self, server: Contender, load: Load) -> None:
         self.server, self.load = server, load
 
     def __enter__(self) -> "Running":
         for _ in range(ATTEMPTS):
-            self.port = free_port()
+            self.port = test.free_port()
             self.process = subprocess.Popen(
                 shlex.split(self.server.command.format(port=self.port,
                                                        options=self.load.final)),
@@ -390,7 +388,7 @@ class Running:
 
 
 def chatload(arguments: List[str], processor: int) -> Dict[str, object]:
-    """Runs the tester. Returns its figures; what it complained of as `failed`."""
+    """Runs the tester. Returns its figures, or its complaint as `failed`."""
     run = subprocess.run([str(BUILD / "chatload"), *arguments], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, universal_newlines=True,
                          timeout=PATIENCE, preexec_fn=on_processor(processor))
@@ -400,7 +398,7 @@ def chatload(arguments: List[str], processor: int) -> Dict[str, object]:
     return {key: float(value) for key, value in pairs if value.strip("-")[0].isdigit()}
 
 
-def measure(server: Optional[Server], case: Case) -> Dict[str, object]:
+def measure(server: Optional[Contender], case: Case) -> Dict[str, object]:
     """One run: starts the server, loads it, stops it. No server: chatload alone."""
     processor = 0 if case.share else -1
     if not server:
@@ -418,9 +416,10 @@ def measure(server: Optional[Server], case: Case) -> Dict[str, object]:
         return {"failed": str(error)}
 
 
-def run_rounds(cases: Iterable[Case], servers: List[Server], rounds: int) -> List[dict]:
-    """Runs each load as often as there are rounds, the servers in turn."""
-    by_name: Dict[str, Optional[Server]] = {server.name: server for server in servers}
+def run_rounds(cases: Iterable[Case], servers: List[Contender],
+               rounds: int) -> List[dict]:
+    """Runs each load once per round, the servers in turn."""
+    by_name: Dict[str, Optional[Contender]] = {server.name: server for server in servers}
     by_name[""] = None
     loads: Dict[Load, Case] = {}
     for case in cases:
@@ -448,13 +447,13 @@ def show(text: str) -> None:
 # ---- The figures -----------------------------------------------------------------------
 
 class Figures:
-    """What the runs say of the cases."""
+    """What the runs say about the cases."""
 
     def __init__(self, runs: List[dict]) -> None:
         self.runs = runs
 
     def values(self, case: Case, server: str) -> Dict[int, float]:
-        """Returns round: value, scaled to the case's unit."""
+        """Returns {round: value}, scaled to the case's unit."""
         return {run["round"]: run[case.figure] * case.scale for run in self.runs
                 if (run["load"], run["server"]) == (list(case.load), server)
                 and case.figure in run}

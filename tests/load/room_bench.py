@@ -3,9 +3,9 @@
 
     python3 tests/load/room_bench.py [--seconds N]
 
-Needs redis-server, and chatsrv built (make). Receivers only read; a sender keeps so many
-messages of 64 bytes on the way, and measures how long each takes to come back. CPU time
-is the process's own, from the kernel.
+Needs redis-server, and a chatsrv that has been built (make). Receivers only read; each
+sender keeps a window of messages of 64 bytes in flight, and measures how long each takes
+to come back. CPU time is the process's own, from the kernel.
 """
 import argparse
 import contextlib
@@ -26,16 +26,16 @@ from typing import Iterator, List, NamedTuple, Tuple
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import test                             # tests/test.py, not Python's own
 
-SIZE = 64                               # bytes of a message
+LENGTH = 64                             # bytes of a message
 
 
 class Figures(NamedTuple):
-    messages: float                     # a second
-    server: float                       # ns of CPU for a delivery, or a message
-    redis: float                        # us of CPU for a message
+    messages: float                     # per second
+    server: float                       # ns of CPU per delivery, or per message
+    redis: float                        # us of CPU per message
     p50: float                          # ms
     p99: float
-    batch: float                        # messages an entry
+    batch: float                        # messages per entry
 
 
 def cpu(pid: int) -> float:
@@ -84,7 +84,7 @@ def receivers(port: int, count: int) -> subprocess.Popen:
 
 
 def entries(port: int) -> int:
-    """How many have been added to the stream; 0 without a room."""
+    """How many entries have been added to the stream; 0 without a room."""
     if not port:
         return 0
     with socket.create_connection(("127.0.0.1", port)) as sock:
@@ -97,8 +97,8 @@ def entries(port: int) -> int:
 
 def talk(socks: List[socket.socket], window: int,
          seconds: float) -> Tuple[int, List[float]]:
-    """Each sender keeps its window full. Returns how many came back, and how long it
-    took."""
+    """Each sender keeps its window full. Returns how many messages came back, and how
+    long each took."""
     selector = selectors.DefaultSelector()
     state = {}
     for index, sock in enumerate(socks):
@@ -114,7 +114,7 @@ def talk(socks: List[socket.socket], window: int,
         lines = []
         for _ in range(many):
             number += 1
-            line = (name + b"%09d" % number).ljust(SIZE, b".")
+            line = (name + b"%09d" % number).ljust(LENGTH, b".")
             sent[line] = now
             lines.append(line)
         state[sock][2] = number
@@ -172,7 +172,7 @@ def measure(servers: int, clients: int, window: int, room: bool,
                 socket.create_connection(("127.0.0.1", own))))
             socks[-1].recv(100)
         talk(socks, window, 0.5)
-        for sock in socks:              # what is still on the way
+        for sock in socks:              # what is still in flight
             sock.settimeout(0.5)
             with contextlib.suppress(socket.timeout):
                 while sock.recv(1 << 20):
@@ -207,8 +207,8 @@ def main() -> int:
     if not shutil.which("redis-server"):
         print("redis-server is not installed")
         return 1
-    print("| | messages/s | server, ns a delivery | Redis, us a message"
-          " | messages an entry |"
+    print("| | messages/s | server, ns/delivery | Redis, us/message"
+          " | messages/entry |"
           " p50, ms | p99, ms |\n|---|---:|---:|---:|---:|---:|---:|")
     for clients, window in ((1, 1), (100, 32), (1000, 200)):
         for room in (False, True):

@@ -22,7 +22,8 @@ import threading
 import time
 import unittest
 
-from support import free_ports
+import support      # noqa: F401  (it lets test.py be imported)
+import test
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATLOAD = os.environ.get("CHATLOAD", os.path.join(ROOT, "build", "bench", "chatload"))
@@ -62,7 +63,7 @@ class Running:
         raise AssertionError("%r does not accept connections" % command)
 
     def start(self, command):
-        self.port = free_ports()[0]
+        self.port = test.free_port()
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             shlex.split(command.format(port=self.port)), stdin=subprocess.DEVNULL,
@@ -453,7 +454,7 @@ class TestItself(unittest.TestCase):
             self.assertIn("usage: chatload", complaint)
 
     def test_nobody_listens(self):
-        code, _, complaint = chatload(free_ports()[0])
+        code, _, complaint = chatload(test.free_port())
         self.assertEqual(code, 1)
         self.assertIn("Connection refused", complaint)
 

@@ -398,7 +398,7 @@ class Log(ChatsrvCase):
                              f"{here} logged, {missing} dropped")
 
 
-class Process(ChatsrvCase):
+class Lifetime(ChatsrvCase):
     """Options, exit status, and an orderly end."""
 
     @rule(OWN, "stop accepting, send what waits, close, exit 0", options="-q")

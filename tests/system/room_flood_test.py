@@ -93,7 +93,7 @@ def main() -> int:
         stdout=subprocess.DEVNULL)]
     try:
         connect(port).close()
-        ports = [test.free_port() for _ in range(3)]
+        ports = support.free_ports(3)
         for own in ports:
             processes.append(subprocess.Popen(
                 test.command_line(args.server, f"-n -q -j redis://127.0.0.1:{port}/flood",

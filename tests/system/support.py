@@ -11,29 +11,29 @@ from typing import Callable, List, Union
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 sys.path.insert(0, str(ROOT / "tests"))     # before Python's own package `test`
+import test                                 # tests/test.py
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """How many bytes that were sent the other side's kernel has not confirmed (Linux)."""
+    """How many bytes sent the other side's kernel has not acknowledged yet (Linux)."""
     left = array.array("i", [0])
     fcntl.ioctl(sock, termios.TIOCOUTQ, left)       # SIOCOUTQ: tcp(7)
     return left[0]
 
 
-def free_ports(count: int = 1) -> List[int]:
-    """Ports of 127.0.0.1 that nobody listened on just now, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
+def free_ports(count: int) -> List[int]:
+    """Ports that nobody uses, all different."""
+    ports: List[int] = []
+    while len(ports) < count:
+        port = test.free_port()
+        if port not in ports:
+            ports.append(port)
     return ports
 
 
 def wait_until(condition: Callable[[], object], what: Union[str, Callable[[], str]],
                seconds: float = 20) -> object:
-    """Returns what the condition yields once it is true. `what` is for the error."""
+    """Waits until the condition is true; returns its value. `what` is for the error."""
     end = time.monotonic() + seconds
     while True:
         result = condition()
