@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ import support
 import test                             # tests/test.py, not Python's own
 
 STEPS = pathlib.Path(os.environ.get("STEPS", "build/check/native/steps")).resolve()
-STEP6 = f"{STEPS}/6-broadcast {{port}}"
+STEP6 = shlex.quote(f"{STEPS}/6-broadcast") + " {port}"
 TALKER = """
 import socket, sys
 listener = socket.create_server(("", int(sys.argv[1])))
@@ -97,7 +98,7 @@ class Files(GraderCase):
     def test_passed_failed_and_not_looked_at(self):
         status, said = grade("Test1", "Test6", "TestRules.test_limit", *self.files,
                              "--points", "Test1=3,TestRules=4,TestRules.test_limit=2",
-                             server=f"{STEPS}/4-welcome {{port}}")
+                             server=shlex.quote(f"{STEPS}/4-welcome") + " {port}")
         self.assertEqual(status, 1, said)
         one, six, limit = self.suite()
         self.assertEqual(len(one), 0)
@@ -194,7 +195,7 @@ class Starts(GraderCase):
     @unittest.skipUnless(test.LINUX, "orphans are adopted on Linux")
     def test_daemon(self):
         """A server in the background is named, and ended."""
-        daemon = self.program("daemon", f"#!/bin/sh\nsetsid {STEPS}/6-broadcast $1 &\n")
+        daemon = self.program("daemon", f"#!/bin/sh\nsetsid '{STEPS}/6-broadcast' $1 &\n")
         said = self.expect(daemon + " {port}", 1, "it went into the background")
         pid = re.search(r"process (\d+) goes on", re.sub(r"\s+", " ", said))[1]
         self.assertFalse(os.path.exists(f"/proc/{pid}"), said)
