@@ -26,6 +26,7 @@ set linetype 3 linecolor "#000000" linewidth 2 pointtype 9
 set linetype 4 linecolor "#d55e00" linewidth 2 pointtype 11
 set linetype 5 linecolor "#009e73" linewidth 2 pointtype 13
 set linetype 6 linecolor "#cc79a7" linewidth 2 pointtype 4
+set linetype 7 linecolor "#56b4e9" linewidth 2 pointtype 8
 
 plot for [column = 2:columns] data using 1:column with linespoints \
     linetype int(word(styles, column - 1)) pointsize 0.6 title columnheader(column)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes table.md and the figures (*.svg) of this folder from what `make bench` measured.
 
-Usage: python3 notes/plots/draw.py [build/bench.json]
+Usage: python3 notes/plots/draw.py [build/bench.json | build/room_bench.json]
 
 Needs gnuplot for the figures; without it only the table is written.
 """
@@ -34,10 +34,13 @@ FIGURES = {
     "cost of an event by idle ones": (
         "cost-of-an-event", "What it costs to learn of one event",
         "idle descriptors beside the one that is ready", "CPU time per event, us"),
+    "messages through a room by servers": (
+        "room-by-servers", "What goes through a room: 64 bytes, 200 in flight per server",
+        "servers", "messages per second"),
 }
 
 # Each server looks the same in all figures: a line type of curves.gp.
-STYLES = {"final": 1, "step 6": 2, "floor": 3, "redis": 4, "nats": 5, "peer": 6,
+STYLES = {"final": 1, "step 6": 2, "floor": 3, "redis": 4, "nats": 5, "room": 6, "peer": 7,
           "evloop": 1, "poll": 4}
 
 Lines = Dict[str, List[List[float]]]    # name of a line: its points
@@ -74,8 +77,7 @@ def figure_draw(curve: str, lines: Lines, folder: pathlib.Path) -> None:
     print(f"wrote {name}.svg")
 
 
-def main() -> int:
-    results = json.loads(pathlib.Path(*sys.argv[1:2] or [RESULTS]).read_text())
+def page_write(results: dict) -> None:
     machine = results["machine"]
     origin = (f"Medians of {results['rounds']} rounds, {machine['date']}; "
               f"{machine['system']}, {machine['processors']} processors, "
@@ -83,6 +85,12 @@ def main() -> int:
     tables = "\n\n".join(results[key] for key in ("table", "growth") if key in results)
     (HERE / "table.md").write_text(f"{tables}\n\n{origin}\n")
     print("wrote table.md")
+
+
+def main() -> int:
+    results = json.loads(pathlib.Path(*sys.argv[1:2] or [RESULTS]).read_text())
+    if "table" in results:
+        page_write(results)
     if not shutil.which("gnuplot"):
         print("no figures: gnuplot is not installed")
         return 0

@@ -12,6 +12,7 @@ What is compared:
   floor    tests/load/floor.c, the least that such a server can do
   redis    redis-server, publish and subscribe;    if installed
   nats     nats-server, likewise;                  if installed
+  room     final -j on a redis-server of its own;  if installed
   peer     the command in PEER;                    if given
 
 Every run starts its server anew on a free port of 127.0.0.1, logging to /dev/null, and
@@ -27,6 +28,7 @@ the machine does can run on another. For rates and latencies each has its own.
 
 All results go to build/bench.json. Exit code 1 if final or the floor failed in a run.
 """
+import contextlib
 import json
 import math
 import os
@@ -68,6 +70,7 @@ class Contender(NamedTuple):
     command: str            # {port} in it is replaced, and {options} by a case's
     dialect: str = "chat"
     tool: str = ""          # what has to be installed
+    broker: str = ""        # the server that it needs; {broker} is that one's port
 
 
 SERVERS = [
@@ -79,9 +82,11 @@ SERVERS = [
                        " --client-output-buffer-limit 'pubsub 0 0 0'",
               "redis", "redis-server"),
     Contender("nats", "nats-server -a 127.0.0.1 -p {port}", "nats", "nats-server"),
+    Contender("room", f"{PROGRAMS}/chatsrv -j redis://127.0.0.1:{{broker}}/bench"
+                      " {options} {port}", "chat", "redis-server", "redis"),
 ]
 OWN = ["final", "step 6", "floor"]
-ALL = [*OWN, "redis", "nats", "peer"]
+ALL = [*OWN, "redis", "nats", "room", "peer"]
 
 
 def servers_here() -> List[Contender]:
@@ -156,7 +161,7 @@ def cost_cases() -> Iterator[Case]:
                    goals=[Goal(1.15, "final", "floor", Load(as_long))])
     yield cost("1,000 clients, 100 of them send, 64 bytes, window 200",
                f"-c 1000 -s 100 -b 64 -w 200 -u 400 -n {800 if QUICK else 2000} -t 60",
-               goals=[Goal(1 / 5, "final", "redis")])
+               goals=[Goal(1 / 5, "final", "redis"), Goal(1.1, "room", "final")])
 
 
 ADDRESS = "127.0.0.1: "
@@ -341,17 +346,19 @@ def on_processor(which: int) -> Optional[Callable[[], None]]:
 class Running:
     """A server while it runs: `with Running(server, load) as running`."""
 
-    def __init__(self, server: Contender, load: Load) -> None:
+    def __init__(self, server: Contender, load: Load, broker: int = 0,
+                 processor: int = 0) -> None:
         self.server, self.load = server, load
+        self.broker, self.processor = broker, processor
 
     def __enter__(self) -> "Running":
         for _ in range(ATTEMPTS):
             self.port = test.free_port()
             self.process = subprocess.Popen(
-                shlex.split(self.server.command.format(port=self.port,
-                                                       options=self.load.final)),
+                shlex.split(self.server.command.format(
+                    port=self.port, options=self.load.final, broker=self.broker)),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, preexec_fn=on_processor(0))
+                stderr=subprocess.DEVNULL, preexec_fn=on_processor(self.processor))
             if self.answers():
                 return self
             self.__exit__()
@@ -387,6 +394,15 @@ class Running:
             return lines.readline()[:-len(b"probe\n")].decode(errors="replace")
 
 
+def start(stack: contextlib.ExitStack, server: Contender, load: Load) -> Running:
+    """Starts a server; before it the broker that it needs, on the last processor."""
+    broker = 0
+    if server.broker:
+        its = next(each for each in SERVERS if each.name == server.broker)
+        broker = stack.enter_context(Running(its, load, processor=-1)).port
+    return stack.enter_context(Running(server, load, broker))
+
+
 def chatload(arguments: List[str], processor: int) -> Dict[str, object]:
     """Runs the tester. Returns its figures, or its complaint as `failed`."""
     run = subprocess.run([str(BUILD / "chatload"), *arguments], stdout=subprocess.PIPE,
@@ -404,7 +420,8 @@ def measure(server: Optional[Contender], case: Case) -> Dict[str, object]:
     if not server:
         return chatload(case.load.chatload.split(), processor)
     try:
-        with Running(server, case.load) as running:
+        with contextlib.ExitStack() as stack:
+            running = start(stack, server, case.load)
             prefix = running.prefix()
             arguments = [*case.load.chatload.split(), "-d", server.dialect]
             if prefix:

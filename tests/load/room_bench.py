@@ -5,10 +5,12 @@
 
 Needs redis-server, and a chatsrv that has been built (make). Receivers only read; each
 sender keeps a window of messages of 64 bytes in flight, and measures how long each takes
-to come back. CPU time is the process's own, from the kernel.
+to come back. CPU time is the process's own, from the kernel. The curve goes to
+build/room_bench.json, for notes/plots/draw.py.
 """
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import selectors
@@ -27,6 +29,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import test                             # tests/test.py, not Python's own
 
 LENGTH = 64                             # bytes of a message
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / "build" / "room_bench.json"
+CURVE = "messages through a room by servers"
 
 
 class Figures(NamedTuple):
@@ -191,12 +195,13 @@ def measure(servers: int, clients: int, window: int, room: bool,
 
 
 def row(what: str, servers: int, clients: int, window: int, room: bool,
-        seconds: float) -> None:
+        seconds: float) -> Figures:
     f = measure(servers, clients, window, room, seconds)
     redis = f"{f.redis:,.2f} | {f.batch:,.1f}" if room else "- | -"
     print(f"| {what} | {f.messages:,.0f} | {f.server:,.0f} | {redis} | {f.p50:.2f}"
           f" | {f.p99:.2f} |",
           flush=True)
+    return f
 
 
 def main() -> int:
@@ -215,9 +220,13 @@ def main() -> int:
             row(f"1 server, {clients} receivers, window {window},"
                 f" {'a' if room else 'no'} room",
                 1, clients, window, room, args.seconds)
+    points = []
     for servers in (1, 2, 4, 8):
-        row(f"{servers} server{'s' * (servers > 1)}, 1 receiver each, window 200, a room",
-            servers, servers, 200, True, args.seconds)
+        figures = row(f"{servers} server{'s' * (servers > 1)}, 1 receiver each,"
+                      " window 200, a room", servers, servers, 200, True, args.seconds)
+        points.append([servers, figures.messages])
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"curves": {CURVE: {"room": points}}}) + "\n")
     return 0
 
 
