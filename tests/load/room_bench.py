@@ -25,7 +25,8 @@ import tempfile
 import time
 from typing import Iterator, List, NamedTuple, Tuple
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
+import support
 import test                             # tests/test.py, not Python's own
 
 LENGTH = 64                             # bytes of a message
@@ -45,15 +46,6 @@ class Figures(NamedTuple):
 def cpu(pid: int) -> float:
     stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def wait_for(port: int) -> None:
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.02)
-    sys.exit(f"nobody listens on port {port}")
 
 
 @contextlib.contextmanager
@@ -160,14 +152,14 @@ def measure(servers: int, clients: int, window: int, room: bool,
             redis = stack.enter_context(running(
                 "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
                 "--dir", folder, "--loglevel", "warning"))
-            wait_for(port)
+            support.connect(port).close()
         processes, socks = [], []
         for _ in range(servers):
             own = test.free_port()
             options = ["-n", "-q",
                        *(["-j", f"redis://127.0.0.1:{port}/bench"] if room else [])]
             processes.append(stack.enter_context(running(*chatsrv, *options, str(own))))
-            wait_for(own)
+            support.connect(own).close()
             if clients:
                 readers = receivers(own, clients // servers)
                 stack.callback(readers.wait)

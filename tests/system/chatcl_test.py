@@ -512,6 +512,12 @@ class TerminalCase(ClientTest):
         if looking:
             self.assertEqual(self.screen.column, 0, "a shell's prompt would not fit in")
 
+    def type_long(self, line: bytes) -> None:
+        """Types more than fits into a terminal's input queue."""
+        for start in range(0, len(line), 500):
+            self.type(line[start:start + 500])
+            self.look()
+
     def seen_at_all(self, text: str) -> None:
         """Waits until this has been written, wherever it is now."""
         deadline = time.monotonic() + DEADLINE
@@ -592,9 +598,7 @@ class TerminalTest(TerminalCase):
     def test_long_line(self) -> None:
         peer = self.start()
         line = " ".join(map(str, range(20_000, 20_500))).encode()
-        for start in range(0, len(line), 500):  # a terminal's input queue is short
-            self.type(line[start:start + 500])
-            self.look()
+        self.type_long(line)
         self.sees("> <" + line.decode()[-76:] + "|")
         self.type("\r")
         pieces = line[:1024] + b"\n" + line[1024:2048] + b"\n" + line[2048:] + b"\n"
@@ -623,9 +627,7 @@ class TerminalTest(TerminalCase):
         """The line is 60 KB long, and is sent again and again from the history."""
         peer = self.start()
         line = b"0123456789" * 6000
-        for start in range(0, len(line), 500):
-            self.type(line[start:start + 500])
-            self.look()
+        self.type_long(line)
         for _ in range(200):
             self.type(b"\r" + UP)
         self.type("\x15\x04")
@@ -925,9 +927,7 @@ class TerminalTest(TerminalCase):
     def test_words_for_a_server_that_stops_reading(self) -> None:
         peer = self.start()
         line = b"0123456789" * 6000
-        for start in range(0, len(line), 500):
-            self.type(line[start:start + 500])
-            self.look()
+        self.type_long(line)
         for _ in range(150):
             self.type(b"\r" + UP)
             self.look()
@@ -1078,9 +1078,7 @@ class RoughTest(TerminalCase):
 
         peer = self.start()
         line = b"0123456789" * 6000
-        for start in range(0, len(line), 500):
-            self.type(line[start:start + 500])
-            self.look()
+        self.type_long(line)
         for _ in range(150):
             self.type(b"\r" + UP)
             self.look()
@@ -1112,9 +1110,7 @@ class RoughTest(TerminalCase):
     def test_interrupt_key_while_the_server_does_not_read(self) -> None:
         self.start()
         line = b"0123456789" * 6000
-        for start in range(0, len(line), 500):
-            self.type(line[start:start + 500])
-            self.look()
+        self.type_long(line)
         for _ in range(400):
             self.type(b"\r" + UP)
             self.look()

@@ -31,23 +31,12 @@ def memory(pid: int) -> int:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
 
 
-def connect(port: int) -> socket.socket:
-    end = time.monotonic() + 20
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port))
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-
-
 class Witness(threading.Thread):
     """Counts the lines, which have to come in order and without a hole."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
-        self.sock = connect(port)
+        self.sock = support.connect(port)
         self.lines, self.wrong, self.ended = 0, "", False
         self.start()
 
@@ -92,7 +81,7 @@ def main() -> int:
          "--loglevel", "warning"],
         stdout=subprocess.DEVNULL)]
     try:
-        connect(port).close()
+        support.connect(port).close()
         ports = support.free_ports(3)
         for own in ports:
             processes.append(subprocess.Popen(

@@ -15,10 +15,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 import browser
+import support
 from support import ROOT, free_ports
 
 RUNNING = ROOT / "notes" / "running"
@@ -31,17 +31,6 @@ PICTURE = ""                # where to put a picture of the page
 LINES = "return [...document.querySelectorAll('#log li.message')].map(l => l.textContent)"
 SEND = ("document.getElementById('text').value = arguments[0];"
         "document.getElementById('form').requestSubmit()")
-
-
-def wait_for_port(port: int) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 def analyze(*words: str) -> str:
@@ -92,7 +81,7 @@ class Chat(unittest.TestCase):
         self.start("websockify", f"--web={ROOT / 'notes' / 'examples'}",
                    f"127.0.0.1:{self.web}", f"127.0.0.1:{self.inside}")
         for port in (self.chat, self.inside, self.web):
-            wait_for_port(port)
+            support.connect(port, PATIENCE).close()
 
     def start(self, *command: str) -> subprocess.Popen:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL,

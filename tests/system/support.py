@@ -31,6 +31,20 @@ def free_ports(count: int) -> List[int]:
     return ports
 
 
+def connect(port: int, seconds: float = 20) -> socket.socket:
+    """Connects to 127.0.0.1 as soon as somebody listens there."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            sock = socket.create_connection(("127.0.0.1", port), seconds)
+            sock.settimeout(None)
+            return sock
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
 def wait_until(condition: Callable[[], object], what: Union[str, Callable[[], str]],
                seconds: float = 20) -> object:
     """Waits until the condition is true; returns its value. `what` is for the error."""
