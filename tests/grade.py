@@ -12,11 +12,11 @@
     --memory MB      of address space for each process of a submission (1024)
     --trust          without a sandbox: only for what you have read
 
-Each submission is copied to a file system in memory that it cannot leave, and has a
-network (port 3100 is free for each), process numbers and, if this runs as root, a user of
-its own. Memory, processes, the size of files, and time are limited. When its tests have
-ended, so has everything that it has started. test.py runs beside it; as root, beyond its
-reach. Otherwise (unshare -Ur) the two share a user, so a submission could end test.py, or
+Each submission is copied to a file system in memory that it cannot leave. It has its own
+network (port 3100 is free for each) and process numbers, and its own user if this runs as
+root. Memory, processes, the size of files, and time are limited. When its tests have
+ended, so has everything that it started. test.py runs beside it, and as root out of its
+reach; otherwise (unshare -Ur) the two share a user, so a submission could end test.py or
 forge its results.
 
 Exit status: 0 when all folders have been graded, 2 on wrong usage, 3 without a sandbox.
@@ -66,7 +66,7 @@ def mount(*arguments: str) -> None:
 
 
 def root_make(root: str) -> None:
-    """A file system with the system's programs, to read,
+    """A file system with the system's programs, read-only,
     and nothing else of this machine."""
     mount("--make-rprivate", "/")
     mount("-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", root)
@@ -90,8 +90,8 @@ def root_make(root: str) -> None:
 
 
 def copy(folder: str, target: str, user: int) -> None:
-    """Files, folders and links, these as they are: they lead nowhere.
-    No pipes, no devices."""
+    """Files, folders and links, but no pipes and no devices. Links stay links:
+    in the sandbox they lead nowhere."""
     for path, folders, files in os.walk(folder):
         there = os.path.join(target, os.path.relpath(path, folder))
         os.makedirs(there, exist_ok=True)
@@ -117,7 +117,7 @@ def confined(user: int, memory: int) -> List[str]:
 
 
 def run(command: List[str], seconds: float) -> Dict[str, Any]:
-    """Exit status (None: it had to be ended) and the end of what was said."""
+    """Exit status (None: it had to be ended) and the end of the output."""
     said, status = b"", None
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, start_new_session=True, cwd="work",
@@ -144,7 +144,7 @@ def run(command: List[str], seconds: float) -> Dict[str, Any]:
 
 
 def built_and_tested(options: argparse.Namespace) -> Dict[str, Any]:
-    """In the current directory: work/ is the submission's, grader/ ours."""
+    """In the current directory, work/ is the submission's and grader/ is ours."""
     words = [] if options.trust else confined(options.user, options.memory)
     if options.build:
         built = run([*words, "sh", "-c", options.build], BUILD_LIMIT)
@@ -193,7 +193,7 @@ def copied(folder: str, options: argparse.Namespace) -> Dict[str, Any]:
 
 
 def inside(options: argparse.Namespace) -> None:
-    """The first process of the sandbox: with it, all others end."""
+    """The first process of the sandbox: when it ends, so do all others."""
     root = tempfile.mkdtemp(prefix="grade-")
     loopback_up()
     root_make(root)
@@ -234,7 +234,7 @@ class Graded:
 
 
 def sandbox() -> Optional[List[str]]:
-    """The command that makes one, or None."""
+    """The command that makes a sandbox, or None."""
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc"]
     if os.geteuid():
         command += ["--user", "--map-root-user"]
@@ -356,7 +356,7 @@ def main() -> int:
             return 2
     command = None if options.trust else sandbox()
     if command is None and not options.trust:
-        print("grade.py: no sandbox can be made here: it takes Linux, and root or "
+        print("grade.py: no sandbox can be made here: it needs Linux, and root or "
               "unshare -Ur (user namespaces),\nand mount, prlimit, setpriv. With "
               "--trust, submissions run as you, and may do all that you may:\n"
               "nothing is limited but time.", file=sys.stderr)

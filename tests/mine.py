@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The learner's own steps, in mine/: begins them, tests them, holds them against ours.
+"""The learner's own steps, in mine/: begins them, tests them, compares them with ours.
 
     make start 3      begins mine/3-close.c, from one's own step 2 if there is one, else
                       from ours
-    make mine 3       builds that file and no other, and tests it as far as stage 3 goes
-    make compare 3    what differs from ours; asks first if the step has not passed yet
+    make mine 3       builds that file and no other, and tests it up to stage 3
+    make compare 3    shows what differs from ours; asks first if it has not passed yet
 
 The Makefile calls `python3 tests/mine.py start|mine|compare N`. Environment: COMPILE and
-LINK, how to compile in a folder of the repository and what follows the sources.
+LINK: how to compile in a folder of the repository, and what follows the sources.
 """
 import ast
 import difflib
@@ -30,8 +30,8 @@ COMPILE = os.environ.get("COMPILE") or "cc -std=c11 -Wall -Wextra -D_DEFAULT_SOU
 LINK = os.environ.get("LINK") or ""
 SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
-# What may happen to any program on any day, made to happen all the time: from which step
-# on, what faults.c is to do (see there), and what the learner is told about it.
+# What may happen to any program on any day is made to happen all the time. Each has the
+# step from which on it happens, what faults.c is to do, and what the learner is told.
 FAULTS = ((2, "recv:EINTR:100 recv:EAGAIN:200 recv:short:500 read:EINTR:100",
            "recv() brings less than was sent, or says EAGAIN or EINTR"),
           (4, "send:EINTR:100 send:EAGAIN:400 send:short:1000",
@@ -57,7 +57,7 @@ def shown(path: pathlib.Path) -> str:
 
 
 def passed_mark(number: int) -> pathlib.Path:
-    """Holds the hash of the program that has passed."""
+    """The file with the hash of the program that has passed."""
     return BUILD / f"{mine(number).stem}.passed"
 
 
@@ -80,8 +80,7 @@ class Check(NamedTuple):
 
 
 def checks() -> Iterator[Check]:
-    """All checks of tests/test.py that bind in some stage;
-    those of TestExtras do in none."""
+    """All checks of tests/test.py that bind in some stage."""
     tree = ast.parse((ROOT / "tests" / "test.py").read_text(encoding="utf-8"))
     for group in tree.body:
         if isinstance(group, ast.ClassDef) \
@@ -232,12 +231,12 @@ def line_of(what: str, passed: Optional[bool], note: str = "") -> None:
 
 
 def mine_tests(number: int, program: pathlib.Path) -> Tuple[bool, str]:
-    """The stages one by one, then the rules; stops at the first that fails."""
+    """Tests the stages one by one, then the rules; stops at the first failure."""
     groups: Dict[str, List[str]] = {f"Test{n}": [f"Test{n}"]
                                     for n in range(1, number + 1)}
     rules = [c.name for c in checks()
              if c.name.startswith("TestRules") and c.stage <= number]
-    if rules:           # an idle server first: who spins is slow at everything else
+    if rules:           # an idle server first: one that spins is slow at everything else
         rules.sort(key=lambda name: "test_idle" not in name)
         groups["the rules so far" if number < 6 else "all rules"] = rules
     for what, names in groups.items():
@@ -253,7 +252,7 @@ def mine_tests(number: int, program: pathlib.Path) -> Tuple[bool, str]:
 
 
 def memory_tests(number: int, names: List[str]) -> Tuple[bool, str]:
-    """What cannot be looked at with sanitizers: on a program without them."""
+    """Tests what sanitizers would falsify, on a program without them."""
     program = BUILD / f"{mine(number).stem}-plain"
     what = "memory, without sanitizers"
     tell(f"  {what:28}", end="")
@@ -264,7 +263,7 @@ def memory_tests(number: int, names: List[str]) -> Tuple[bool, str]:
 
 
 def fault_tests(number: int) -> Tuple[bool, str]:
-    """The stages again, on a program whose calls fail in ways that they may."""
+    """Tests the stages again, on a program whose calls fail as calls may fail."""
     kinds = [kind for kind in FAULTS if number >= kind[0]]
     if not kinds:
         return True, ""

@@ -3,8 +3,8 @@
 
     make submit P2=~/repo/p2            FORCE=1: overwrite what is there and differs
 
-SUBMIT_TESTS in the environment names tests of test.py to run instead of all, and
-SUBMIT_CLIENT_TESTS those of chatcl_test.py; SUBMIT_CHATSRV_TESTS those of
+In the environment, SUBMIT_TESTS names the tests of test.py to run instead of all;
+SUBMIT_CLIENT_TESTS those of chatcl_test.py, SUBMIT_CHATSRV_TESTS those of
 chatsrv_test.py.
 """
 import os
@@ -20,7 +20,7 @@ MAKE = os.environ.get("MAKE") or "make"
 
 
 def copy(files: List[pathlib.Path], target: pathlib.Path) -> None:
-    """Copies the files, or none of them if another one would be lost."""
+    """Copies the files, or none of them if a different file would be lost."""
     lost = [file.name for file in files if (target / file.name).exists()
             and (target / file.name).read_bytes() != file.read_bytes()]
     if lost and not os.environ.get("FORCE"):
@@ -32,7 +32,7 @@ def copy(files: List[pathlib.Path], target: pathlib.Path) -> None:
 
 
 def run(*command: str, **environment: str) -> None:
-    """Runs a command to its end; if it fails, that is the end."""
+    """Runs a command; if it fails, so does this program."""
     print("+", *map(shlex.quote, command), flush=True)
     if subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode:
         sys.exit("not ready to be submitted: see above")

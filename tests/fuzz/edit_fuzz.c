@@ -2,15 +2,15 @@
  * edit_fuzz - final/edit.c, letter.c, utf8.c and show.c with any bytes
  *
  * A libFuzzer target. The first byte of the input is the width of the screen, the second
- * one says how many keys are typed between two drawings. See fuzz.py. What must hold:
+ * says how many keys are typed between two drawings. See fuzz.py. What must hold:
  *
- *   - how the typed bytes are cut into pieces makes no difference;
+ *   - it makes no difference how the typed bytes are cut into pieces;
  *   - the line stays valid UTF-8, and the cursor between two of its characters;
  *   - whatever is written for a terminal is printable, apart from the few escape
  *     sequences that edit.h and show.h speak of, and no row is wider than the screen;
- *   - nothing that others have said is ever erased from the screen or written over,
- *     whatever the window does meanwhile, on a terminal that breaks long rows and on one
- *     that cuts them.
+ *   - nothing that others have said is ever erased from the screen or overwritten,
+ *     whatever happens to the window, on a terminal that breaks long rows and on one that
+ *     cuts them.
  */
 #define _XOPEN_SOURCE 700 /* wcwidth(3) */
 
@@ -38,7 +38,7 @@ static void output_open(struct output *out)
     CHECK((out->file = open_memstream(&out->bytes, &out->len)) != NULL);
 }
 
-/* Takes an escape sequence off the front. Only these are allowed. */
+/* Takes an escape sequence off the front. No others are allowed. */
 static size_t escape_length(const char *bytes, size_t len)
 {
     size_t end = 2;
@@ -50,7 +50,7 @@ static size_t escape_length(const char *bytes, size_t len)
     return end + 1;
 }
 
-/* Requires that all is printable, but for `controls`; returns the widest row's columns. */
+/* Everything but `controls` must be printable. Returns the columns of the widest row. */
 static int output_check(struct output *out, const char *controls)
 {
     int columns = 0, widest = 0;
@@ -77,7 +77,7 @@ static int output_check(struct output *out, const char *controls)
     return widest;
 }
 
-/* ---- a window that changes its size ---- */
+/* ---- a window whose size changes ---- */
 
 enum { ROWS = 24, COLUMNS_MAX = 260 };
 
@@ -90,7 +90,7 @@ struct row {
     bool wrapped; /* the next row continues this one */
 };
 
-/* Rows that are scrolled off the top are safe, so they are forgotten. */
+/* Rows that have scrolled off the top are safe, so they are forgotten. */
 static struct window {
     struct row rows[ROWS];
     int row, column, width;
@@ -181,7 +181,7 @@ static void window_reflow(int width)
     window.pending = false;
 }
 
-/* Where rows are cut, it is the terminal that loses what is behind the edge. */
+/* Where rows are cut, it is the terminal that loses what is beyond the edge. */
 static void window_cut(int width)
 {
     for (int y = 0; y < ROWS; y++) {
@@ -240,7 +240,7 @@ static void window_write(struct output *out, enum cell cell)
     free(out->bytes);
 }
 
-/* Others say the bytes from which the changes of the window are taken, too. */
+/* The bytes that decide about the window are also what others say. */
 static void window_check(bool reflows, const char *bytes, size_t len)
 {
     static struct edit e;
@@ -256,7 +256,7 @@ static void window_check(bool reflows, const char *bytes, size_t len)
             edit_next(&e);
         if (change % 8 == 1)
             window_resize(2 + change);
-        if (change % 8 == 2) /* sometimes it learns of that late, or never */
+        if (change % 8 == 2) /* sometimes it learns this late, or never */
             edit_resize(&e, window.width);
         if (change % 8 > 3)
             continue;
@@ -303,7 +303,7 @@ static void line_draw(struct edit *e)
     CHECK(output_check(&out, "\a\r") < e->columns);
 }
 
-/* Types bytes, and sends each line as soon as it is there. Returns how many events. */
+/* Types bytes, and sends each line as soon as it is complete. Returns how many events. */
 static size_t keys_type(struct edit *e, const char *bytes, size_t len)
 {
     size_t events = 0;
@@ -367,7 +367,7 @@ static void visible_check(const char *bytes, size_t len)
     free(visible);
 }
 
-/* Nobody but show_lines itself may use an escape sequence, and that in colour only. */
+/* Only show_lines() itself may use an escape sequence, and only for colour. */
 static void show_check(bool colour, const char *bytes, size_t len)
 {
     struct output out;
@@ -391,7 +391,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     size_t len = size - 2;
-    char *bytes = malloc(len > 0 ? len : 1); /* where it ends, no more may be read */
+    char *bytes = malloc(len > 0 ? len : 1); /* nothing beyond its end may be read */
     memcpy(bytes, data + 2, len);
     edit_check(data[0], 1 + data[1] % 32U, bytes, len);
     window_check(data[0] % 2 == 0, bytes, len);

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Gives final/ what nobody thought of: runs this folder's libFuzzer targets *_fuzz.c.
+"""Gives final/ input that nobody thought of: runs the libFuzzer targets *_fuzz.c.
 
     python3 tests/fuzz/fuzz.py [--seconds N] [--seed N] [NAME...]
 
-By default it runs each one for 20 seconds, with the same seed. Needs clang with libFuzzer
-(on Debian: clang and libclang-rt-dev), or another one in the environment as CLANG. What
-is found to be worth keeping stays in build/fuzz/NAME/ and is where the next run begins;
-delete the folder to begin anew. An input that breaks something is in build/fuzz/NAME-*,
-and the last line says how to run it again.
+By default it runs each target for 20 seconds, always with the same seed. Needs clang with
+libFuzzer (on Debian: clang and libclang-rt-dev); CLANG in the environment names another
+compiler. Inputs worth keeping stay in build/fuzz/NAME/, where the next run begins; delete
+the folder to begin anew. An input that breaks something is in build/fuzz/NAME-*, and the
+last line says how to run it again.
 """
 import argparse
 import os
@@ -25,7 +25,7 @@ CLANG = shlex.split(os.environ.get("CLANG") or "clang")
 FLAGS = ["-std=c11", "-D_DEFAULT_SOURCE", "-O2", "-g",
          "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
 
-# Of final/, what each target is linked with; and the longest input, in bytes.
+# The files of final/ that each target is linked with, and the longest input in bytes.
 TARGETS = {
     "lines": (["lines"], 5000),
     "proxy": (["proxy"], 300),

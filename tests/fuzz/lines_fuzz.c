@@ -1,5 +1,5 @@
 /*
- * lines_fuzz - final/lines.c against the protocol's rule, with any bytes, cut in any way
+ * lines_fuzz - final/lines.c against the protocol's rule: any bytes, cut in any way
  *
  * A libFuzzer target. The first two bytes of the input decide how the others are cut into
  * reads. See fuzz.py.
@@ -42,7 +42,7 @@ static void split_all(const char *bytes, size_t len, struct record *to)
         record_add(to, bytes + begin, len - begin);
 }
 
-/* A read has memory of its own, exactly as much as it needs: nobody may look behind it. */
+/* A read has memory of its own, of exactly its size: nobody may read beyond it. */
 static void split_read(struct lines *lines, const char *bytes, size_t len,
                        struct record *to)
 {
@@ -55,7 +55,7 @@ static void split_read(struct lines *lines, const char *bytes, size_t len,
         record_add(to, message.bytes, message.len);
     CHECK(got == 0);
     CHECK(input.len == 0);
-    CHECK((lines->begun != NULL) == (lines->len > 0)); /* no memory without need */
+    CHECK((lines->begun != NULL) == (lines->len > 0)); /* no memory that is not needed */
     free(copy);
 }
 

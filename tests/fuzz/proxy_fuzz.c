@@ -1,5 +1,5 @@
 /*
- * proxy_fuzz - final/proxy.c with any bytes: how they are cut makes no difference
+ * proxy_fuzz - final/proxy.c with any bytes: it makes no difference how they are cut
  *
  * A libFuzzer target. The first byte of the input decides how the others are cut into
  * reads. See fuzz.py.
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A read has memory of its own, exactly as much as it needs: nobody may look behind it. */
+/* A read has memory of its own, of exactly its size: nobody may read beyond it. */
 static size_t take(struct proxy *proxy, const uint8_t *bytes, size_t len)
 {
     char *copy = malloc(len);

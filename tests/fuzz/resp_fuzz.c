@@ -1,5 +1,5 @@
 /*
- * resp_fuzz - final/resp.c with any bytes: how they are cut makes no difference
+ * resp_fuzz - final/resp.c with any bytes: it makes no difference how they are cut
  *
  * A libFuzzer target. The first byte of the input decides how the others are cut into
  * reads. See fuzz.py.
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* All that was read: of each item its numbers, then its text. */
+/* All that was read: for each item its numbers, then its text. */
 struct record {
     char bytes[1 << 18];
     size_t len;
@@ -37,7 +37,7 @@ static void item_add(struct record *to, const struct resp_item *item)
     record_add(to, item->text.bytes, item->text.len);
 }
 
-/* A read has memory of its own, exactly as much as it needs: nobody may look behind it. */
+/* A read has memory of its own, of exactly its size: nobody may read beyond it. */
 static int read_piece(struct resp *resp, const uint8_t *bytes, size_t len,
                       struct record *to)
 {

@@ -3,15 +3,15 @@
  *
  * A libFuzzer target: the server runs in this process, its clients are socket pairs with
  * small buffers, and the clock stands still until the script moves it. The input is the
- * script, two bytes an action: what and who, then how much. See fuzz.py. What must hold:
+ * script, two bytes per action: what and who, then how much. See fuzz.py. What must hold:
  *
  *   - the feed is an interleaving of what the clients sent, each one's messages whole, in
- *     order, none missing (who vanished or was ended may lack the last ones);
- *   - each client gets the greeting, then the feed from the moment it came, byte for byte,
- *     and as soon as it reads;
- *   - who half-closed gets all up to its own last message, and then the end;
+ *     order, none missing (but a client that vanished or was ended may lose its last);
+ *   - each client gets the greeting, then the feed from where it came, byte for byte, as
+ *     soon as it reads;
+ *   - a client that half-closed gets all up to its own last message, and then the end;
  *   - nobody else is ended without a reason: lagging, taking no byte, saying nothing;
- *   - the loop does not spin, and when all have gone, nothing of them is left.
+ *   - the loop does not spin, and when all clients have gone, nothing of them is left.
  */
 #include "../../final/feed.h"
 
@@ -32,7 +32,7 @@ static int clock_script(clockid_t clock, struct timespec *now)
 
 static void chat_read(void);
 
-/* A cursor of this program's own reads along, and must not be taken for a client. */
+/* This program has a cursor of its own, which must not be taken for a client's. */
 static struct feed_cursor *laggard_but_reader(const struct feed *feed, uint64_t lag_max)
 {
     chat_read();
@@ -50,13 +50,13 @@ static struct feed_cursor *laggard_but_reader(const struct feed *feed, uint64_t 
 
 enum {
     PEERS = 8,
-    PLACES = 6,           /* fewer: the others are refused */
+    PLACES = 6,           /* fewer than come: the rest are refused */
     SOCKET_BUFFER = 8192, /* bytes, so that clients stall early */
     LAG_MAX = 100000,     /* bytes */
     STALL_S = 60,         /* seconds */
     IDLE_S = 300,         /* seconds */
     CHAT_MAX = 4 << 20,   /* bytes of the feed in one script */
-    TURNS_MAX = 3000      /* for one action: more is a loop that spins */
+    TURNS_MAX = 3000      /* for one action; a loop that makes more spins */
 };
 
 /* Bytes that grow. */
@@ -69,23 +69,23 @@ struct peer {
     int fd;           /* -1: there is none */
     bool stalled;     /* does not read */
     bool half_closed; /* does not write any more */
-    bool doomed;      /* what it sent may get lost: it vanished, or has been ended */
+    bool doomed;      /* what it sent may be lost: it vanished, or was ended */
     char name[64];    /* "10.0.0.1: " before its messages */
     char line[MESSAGE_MAX];
-    size_t line_len;   /* what it sent of a message not complete */
+    size_t line_len;   /* what it sent of an incomplete message */
     struct bytes due;  /* what the feed must have of it */
-    size_t appeared;   /* how much of that it has had */
+    size_t appeared;   /* how much of that the feed has had */
     uint64_t last_end; /* where in the feed the last of that ended */
     uint64_t begin;    /* where in the feed it came */
     struct bytes got;  /* what it received, */
     size_t checked;    /* and how much of that has been compared */
-    int64_t flowed;    /* when it last had taken all there was, */
+    int64_t flowed;    /* when it had last taken all there was, */
     int64_t spoke;     /* and when it last said something */
 };
 
 static struct {
     struct peer peers[PEERS];
-    unsigned connected;        /* so many in this script */
+    unsigned connected;        /* how many in this script */
     struct feed_cursor reader; /* reads along */
     uint64_t begin;            /* where the feed was when the script began */
     struct bytes chat;         /* all of it since */
@@ -124,7 +124,7 @@ static void peer_sent(struct peer *peer, const char *bytes, size_t len)
     }
 }
 
-/* Each client has an address of its own, so each line of the chat tells who said it. */
+/* Each client has an address of its own, so each line of the chat says who said it. */
 static struct peer *peer_of(const char *line, size_t len)
 {
     struct peer *found = NULL;
@@ -138,7 +138,7 @@ static struct peer *peer_of(const char *line, size_t len)
     return found;
 }
 
-/* Reads along in the feed, and attributes each new line to the one who must have sent it. */
+/* Follows the feed, and attributes each new line to the client that must have sent it. */
 static void chat_read(void)
 {
     struct iovec pieces[FEED_PIECES];
@@ -163,7 +163,7 @@ static void chat_read(void)
     }
 }
 
-/* Is what the client got the greeting and then the chat from where it came? */
+/* What the client got must be the greeting, then the chat from where it came. */
 static void stream_check(struct peer *peer)
 {
     size_t begin = (size_t)(peer->begin - script.begin);
@@ -260,7 +260,7 @@ static struct sockaddr_storage address_make(unsigned number)
     return address;
 }
 
-/* There are places for PLACES clients only. */
+/* There is room for PLACES clients only. */
 static void refusal_check(struct peer *peer)
 {
     char bytes[64];
@@ -296,7 +296,7 @@ static void peer_come(struct peer *peer)
 
 /* ---- the script ---- */
 
-/* Lets the server do all there is to do. It may only sleep when it has nothing to do. */
+/* Lets the server do all there is to do. It may sleep only when nothing is left to do. */
 static void server_run(void)
 {
     for (int turns = 0;; turns++) {
@@ -324,7 +324,7 @@ static size_t progress(void)
     return sum;
 }
 
-/* Until nothing is left to do. By then, whoever reads has all of the chat, or its end. */
+/* Until nothing is left to do. Then every reader has all of the chat, or its end. */
 static void server_settle(void)
 {
     size_t before, want;
@@ -340,7 +340,7 @@ static void server_settle(void)
     }
 }
 
-/* That many lines of one length, as far as the socket takes them. */
+/* That many lines of equal length, as far as the socket takes them. */
 static void peer_flood(struct peer *peer, size_t lines, size_t line_len)
 {
     static char text[64 * 1024];
@@ -355,7 +355,7 @@ static void peer_flood(struct peer *peer, size_t lines, size_t line_len)
         peer_write(peer, text, len);
 }
 
-/* Waits that many seconds, after which those silent for too long are gone. */
+/* Waits that many seconds; then those silent for too long are gone. */
 static void time_pass(int64_t seconds)
 {
     server_settle();
@@ -371,12 +371,12 @@ static void peer_end(struct peer *peer, bool both_ways)
         peer_owes(peer);
     peer->half_closed = true;
     if (both_ways)
-        peer_leave(peer); /* with bytes unread, that is a reset */
+        peer_leave(peer); /* with bytes unread, this is a reset */
     else
         shutdown(peer->fd, SHUT_WR);
 }
 
-/* What the script can do; twice what it should do often. */
+/* What the script can do; what it should do often is here twice. */
 enum action {
     WAIT,
     RUN,
@@ -397,7 +397,7 @@ enum action {
     ACTIONS
 };
 
-/* What a client does. Text is what follows in the script; returns how much it used. */
+/* What a client does. `text` is the rest of the script; returns how much is used. */
 static size_t peer_act(struct peer *peer, enum action action, size_t much,
                        const char *text, size_t len)
 {
@@ -445,13 +445,13 @@ static size_t action_do(const uint8_t *bytes, size_t len)
     else if (peer->fd >= 0)
         return 2 + peer_act(peer, action, bytes[1], (const char *)bytes + 2, len - 2);
     else {
-        server_settle(); /* so that nothing is to come of who had this place before */
+        server_settle(); /* nothing of this place's last client may still be to come */
         peer_come(peer);
     }
     return 2;
 }
 
-/* Everybody reads to the end and goes. */
+/* Everybody reads to the end and leaves. */
 static void script_end(void)
 {
     for (struct peer *peer = script.peers; peer < script.peers + PEERS; peer++) {

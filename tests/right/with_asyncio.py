@@ -2,9 +2,9 @@
 
     python3 with_asyncio.py PORT
 
-It differs on purpose from with_selectors.py: asyncio keeps the output buffers, pauses
-accepting when descriptors run out, and ends clients whose connection fails. Messages
-carry the sender's address.
+It differs from with_selectors.py on purpose: asyncio keeps the output buffers, pauses
+accepting when descriptors run out, and ends clients whose connection fails. The prefix is
+the sender's address.
 """
 import asyncio
 import sys

@@ -2,9 +2,9 @@
 
     python3 with_edges.py PORT
 
-Each event is told once, so what is not taken then is never told again: it accepts until
-EAGAIN, and who has said more than PIECE bytes in one turn is put at the end of a queue.
-The greeting has two lines, and the prefix counts the messages.
+Each event is reported once, and what is not taken then is never reported again. So it
+accepts until EAGAIN, and a client with more than PIECE bytes to read goes to the end of a
+queue. The greeting has two lines, and the prefix counts the messages.
 """
 import collections
 import select

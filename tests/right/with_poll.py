@@ -2,8 +2,8 @@
 
     python3 with_poll.py PORT [SECONDS]
 
-Before it listens, a helper process has come and gone, and as many seconds have passed.
-Its limit of 1024 bytes includes the newline. There is no prefix.
+Before it listens, a helper process has come and gone, and SECONDS have passed. Its limit
+of 1024 bytes includes the newline. There is no prefix.
 """
 import select
 import socket

@@ -2,8 +2,9 @@
 
     python3 with_selectors.py PORT
 
-It differs on purpose from the servers in C: another language, another shape, other texts
-in the log and before the messages. Who lags more than BACKLOG_MAX bytes is disconnected.
+It differs from the servers in C on purpose: another language, another shape, other texts
+in the log and before the messages. It disconnects whoever lags by more than BACKLOG_MAX
+bytes.
 """
 import errno
 import selectors
