@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Copies final/ to a folder of yours, builds the copy there and runs every test on it.
 
-    make submit P2=~/repo/p2            FORCE=1: overwrite what is there and differs
+    make submit P2=~/repo/p2            FORCE=1 overwrites files that differ
 
 In the environment, SUBMIT_TESTS names the tests of test.py to run instead of all;
 SUBMIT_CLIENT_TESTS those of chatcl_test.py, SUBMIT_CHATSRV_TESTS those of

@@ -7,13 +7,13 @@ well have.
                                                     each ten times, and what noticed it
     python3 tests/mutants/mutants.py --list
 
-Such a file says in one sentence what is wrong, then which test has to notice:
+Such a file says in one sentence what is wrong, then which test has to notice it:
 
-    Caught by: JOB: TESTS   a job of runner.py ("native" may be left out), and tests of it
+    Caught by: JOB: TESTS   a job of runner.py ("native" may be left out), and its tests
 
-and ends with a unified diff of one source. Line numbers in it do not count: what stands
-in the diff has to be in the source once. It is applied to a copy of the repository;
-there, the test has to fail, and by itself: one that has to be stopped noticed nothing.
+and ends with a unified diff of one source. The diff's line numbers do not count: its old
+lines must be in the source exactly once. It is applied to a copy of the repository, where
+the test then has to fail by itself: a test that has to be stopped has noticed nothing.
 Before that, all these tests have to pass without any fault.
 """
 import argparse
@@ -67,7 +67,7 @@ def apply(text: str, hunk: str) -> str:
 
 @contextlib.contextmanager
 def copy(name: str, origin: pathlib.Path = ROOT) -> Iterator[pathlib.Path]:
-    """A copy of the repository, as far as it is needed,
+    """A copy of what is needed of the repository,
     and what has been compiled there."""
     root = ROOT / "build" / "mutants" / name
     shutil.rmtree(root, ignore_errors=True)
@@ -114,7 +114,7 @@ def build_server(variant: str, root: pathlib.Path) -> Result:
 
 
 def judge(mutant: Mutant, times: int, origin: pathlib.Path) -> Result:
-    """A result that has passed means: caught, and each time."""
+    """The result has passed if the fault was caught, and each time."""
     with copy(mutant.name, origin) as root:
         text = (root / mutant.source).read_text()
         try:
@@ -135,7 +135,7 @@ def judge(mutant: Mutant, times: int, origin: pathlib.Path) -> Result:
 
 
 def reasons(runs: List[Result]) -> str:
-    """What the runs said, and how many of them said so."""
+    """What the runs said, and how many said so."""
     said = ["passed" if run.passed else "\n".join(runner.headlines(run.output))
             for run in runs]
     return "\n".join(f"{count} times: {text}"
@@ -143,13 +143,13 @@ def reasons(runs: List[Result]) -> str:
 
 
 def hurry(job: Job) -> Job:
-    """Tests that are to fail need not wait long for what will not come."""
+    """Tests that are meant to fail need not wait long for what will not come."""
     command = re.sub(r"CHATSRV_TEST_DEADLINE=\d+ ", "", job.command)
     return job._replace(command="CHATSRV_TEST_DEADLINE=2 " + command)
 
 
 def without_faults(jobs: List[Job], root: pathlib.Path) -> bool:
-    """Whether the tests pass that are to fail later: those of one command in one run."""
+    """Whether the tests that are to fail later pass now; one run per command."""
     tests: Dict[Job, Set[str]] = {}
     for job in jobs:
         tests.setdefault(job._replace(tests="", limit=600),
