@@ -368,8 +368,8 @@ static void on_missed(const char *reason)
            (client = heard(timeouts_first(&server.leaving))) != NULL;
          count++)
         client_close(client, "missed messages of the room");
-    log_event("missed messages of the room: %zu clients disconnected (%s)", count,
-              reason);
+    log_event("missed messages of the room: %zu client%s disconnected (%s)", count,
+              count == 1 ? "" : "s", reason);
 }
 
 /* A leaving client has its share once its last word has come back. */

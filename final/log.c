@@ -210,8 +210,9 @@ void log_message(const char *sender, const char *text, size_t len)
 static void log_tell_dropped(void)
 {
     char line[LINES_LOST_MAX];
-    int len = snprintf(line, sizeof line, "%sdropped %lu lines of the log\n",
-                       logged.torn ? "\n" : "", logged.dropped);
+    int len =
+        snprintf(line, sizeof line, "%sdropped %lu line%s of the log\n",
+                 logged.torn ? "\n" : "", logged.dropped, logged.dropped == 1 ? "" : "s");
     ssize_t n = log_put(line, (size_t)len);
 
     if (n <= 0)

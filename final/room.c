@@ -102,8 +102,9 @@ static void trouble_tell(struct room *room, const char *reason, bool hopeless)
         snprintf(room->trouble, sizeof room->trouble, "%s", reason);
     if (!room->joined || (!room->well && room->now < room->told + REPEAT_MS))
         return;
-    log_event("%s the room (%.100s); %zu messages wait",
-              room->well ? "lost" : "still without", reason, room->waiting_messages);
+    log_event("%s the room (%.100s); %zu message%s",
+              room->well ? "lost" : "still without", reason, room->waiting_messages,
+              room->waiting_messages == 1 ? " waits" : "s wait");
     room->well = false;
     room->told = room->now;
     room->added_at = 0; /* an entry is to show when all is well again */

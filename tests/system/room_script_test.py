@@ -346,6 +346,7 @@ class Trouble(RoomCase):
                 peer.send(b"first\n")
                 self.expect(witness, b"first")
                 server.expect_log(b"lost the room (")
+                server.expect_log(b"; 1 message waits")
                 server.expect_log(b"rejoined")
                 peer.send(b"second\n")
                 self.expect(witness, b"second")
@@ -425,6 +426,7 @@ class Trouble(RoomCase):
         self.broker.shut()
         self.broker.cut_off()
         server.expect_log(b"lost the room (")
+        server.expect_log(b"; 0 messages wait")
         peers.append(self.join(server))
         for number in range(10):
             peers[2].send(b"number %d\n" % number)
@@ -491,7 +493,8 @@ class Trouble(RoomCase):
 
 class Holes(RoomCase):
     def expect_missed(self, server: Server, *peers: Peer) -> None:
-        server.expect_log(MISSED + b"%d clients disconnected" % len(peers))
+        server.expect_log(MISSED + b"%d client%s disconnected" %
+                          (len(peers), b"s" if len(peers) != 1 else b""))
         for peer in peers:
             peer.expect_closed()
         server.expect_log(b"rejoined")
