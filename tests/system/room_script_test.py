@@ -346,7 +346,8 @@ class Trouble(RoomCase):
                 peer.send(b"first\n")
                 self.expect(witness, b"first")
                 server.expect_log(b"lost the room (")
-                server.expect_log(b"; 1 message waits")
+                if action is broker.close:      # else the entry may have come by B
+                    server.expect_log(b"; 1 message waits")
                 server.expect_log(b"rejoined")
                 peer.send(b"second\n")
                 self.expect(witness, b"second")
