@@ -478,7 +478,7 @@ class Lifetime(ChatsrvCase):
                 self.stall(server)
                 server.process.terminate()
                 self.await_refusal(server)
-                if not server.has_ended(within=0.2):
+                if not server.has_ended(within=0.5):
                     return
         self.server.fail("connections refused while the server is stopping",
                          "they are accepted until it has ended")
