@@ -560,9 +560,8 @@ class Soak:
                 client.send(False)
 
     def check_back(self, descriptors: int, memory: int) -> None:
-        if self.server.descriptors() != descriptors:
-            raise Wrong(f"{self.server.descriptors()} descriptors, "
-                        f"{descriptors} at the beginning")
+        self.await_(f"{descriptors} descriptors, as at the beginning",
+                    lambda: self.server.descriptors() == descriptors)
         grown = self.server.memory("VmRSS") - memory
         print(f"memory: {memory >> 10} KiB at the beginning, {grown >> 10:+} at the end")
         if not self.server.is_sanitized() and grown > GROWTH:
