@@ -399,13 +399,14 @@ class Running:
             return lines.readline()[:-len(b"probe\n")].decode(errors="replace")
 
 
-def start(stack: contextlib.ExitStack, server: Contender, load: Load) -> Running:
-    """Starts a server; before it the broker that it needs, on the last processor."""
+def start(stack: contextlib.ExitStack, server: Contender, case: Case) -> Running:
+    """Starts a server; before it the broker that it needs, where the tester is not."""
     broker = 0
     if server.broker:
         its = next(each for each in SERVERS if each.name == server.broker)
-        broker = stack.enter_context(Running(its, load, processor=-1)).port
-    return stack.enter_context(Running(server, load, broker))
+        processor = -1 if case.share else 0
+        broker = stack.enter_context(Running(its, case.load, processor=processor)).port
+    return stack.enter_context(Running(server, case.load, broker))
 
 
 def chatload(arguments: List[str], processor: int) -> Dict[str, object]:
@@ -426,7 +427,7 @@ def measure(server: Optional[Contender], case: Case) -> Dict[str, object]:
         return chatload(case.load.chatload.split(), processor)
     try:
         with contextlib.ExitStack() as stack:
-            running = start(stack, server, case.load)
+            running = start(stack, server, case)
             prefix = running.prefix()
             arguments = [*case.load.chatload.split(), "-d", server.dialect]
             if prefix:
