@@ -250,6 +250,13 @@ def right_jobs() -> Iterator[Job]:
             yield Job(f"right {shape}",
                       "python3 tests/test.py --server"
                       " 'python3 tests/right/with_%s.py {port}'" % shape)
+    if LINUX:
+        yield Job("right drain",
+                  "python3 tests/test.py --server"
+                  " 'python3 tests/right/with_edges.py {port} drain'",
+                  tests="Test6 TestRules.test_flood TestRules.test_slow_sender"
+                        " TestRules.test_slow_reader TestRules.test_many_in_one_read"
+                        " TestRules.test_speakers_at_once")
     yield Job("right script",
               "python3 tests/test.py --server 'tests/right/from_script.sh {port}'")
     yield Job("right slow", "python3 tests/test.py --server"
