@@ -170,7 +170,10 @@ def check_jobs() -> Iterator[Job]:
                 if not job.name.startswith(KQUEUE_BRIEF))
     yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
     yield from right_jobs()
-    yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py")
+    yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py",
+              tests="Files Starts")
+    yield Job("class", "STEPS={native/steps} python3 tests/system/class_test.py",
+              tests="Few Plain Refused", needs="unshare setpriv prlimit")
     yield Job("model step 6 asan", "python3 tests/system/model_test.py --drop-tail"
                                    " --server '{asan/steps}/6-broadcast {port}'")
     for variant in ("kqueue", "asan", "asan-kqueue"):
