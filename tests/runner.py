@@ -171,7 +171,9 @@ def check_jobs() -> Iterator[Job]:
     yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
     yield from right_jobs()
     yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py",
-              tests="Files Starts")
+              tests="Files Starts Recipes")
+    yield Job("grader schema", "STEPS={native/steps} python3 tests/system/grader_test.py",
+              tests="Schema", needs="xmllint")
     yield Job("class", "STEPS={native/steps} python3 tests/system/class_test.py",
               tests="Few Plain Refused", needs="unshare setpriv prlimit")
     yield Job("model step 6 asan", "python3 tests/system/model_test.py --drop-tail"

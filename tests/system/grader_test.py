@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import unittest
 import xml.etree.ElementTree
 from typing import Any, Dict, List, Tuple
 
-import support      # noqa: F401  (it lets test.py be imported)
+import support
 import test                             # tests/test.py, not Python's own
 
 STEPS = pathlib.Path(os.environ.get("STEPS", "build/check/native/steps")).resolve()
@@ -198,6 +199,75 @@ class Starts(GraderCase):
         said = self.expect(daemon + " {port}", 1, "it went into the background")
         pid = re.search(r"process (\d+) goes on", re.sub(r"\s+", " ", said))[1]
         self.assertFalse(os.path.exists(f"/proc/{pid}"), said)
+
+
+class Recipes(GraderCase):
+    """The scripts in notes/teaching.md, on Test1 alone."""
+
+    def recipe(self, head: str) -> str:
+        text = (support.ROOT / "notes" / "teaching.md").read_text()
+        script = re.search(re.escape(head) + r".*?```sh\n(.*?)```", text, re.S)[1]
+        self.assertIn("--limit 300", script)
+        return script.replace("--limit 300", "--limit 300 Test1")
+
+    def run_script(self, script: str) -> str:
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=str(self.folder), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, universal_newlines=True,
+            env={**os.environ, "CHATSRV_TEST_SERVER": "./chatsrv {port}"})
+        return done.stdout
+
+    def submission(self, folder: pathlib.Path, source: pathlib.Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "Makefile").write_text(
+            f"all:\n\tcp {shlex.quote(str(STEPS))}/1-accept chatsrv\n")
+        source.mkdir(parents=True, exist_ok=True)
+        shutil.copy(test.__file__, str(source))
+
+    def test_gradescope(self):
+        self.submission(self.folder / "submission", self.folder / "source")
+        (self.folder / "results").mkdir()
+        script = self.recipe("**Gradescope**").replace("/autograder", str(self.folder))
+        said = self.run_script(script)
+        results = json.loads((self.folder / "results" / "results.json").read_text())
+        self.assertEqual(results["score"], 1, said)
+
+    def test_vpl(self):
+        self.submission(self.folder, self.folder)
+        said = self.run_script(self.recipe("**VPL**") + "./vpl_execution")
+        self.assertIn("\nGrade :=>> 100\n", said)
+
+
+class Schema(GraderCase):
+    """A JUnit file is as junit.xsd wants it."""
+    XSD = pathlib.Path(__file__).with_name("junit.xsd")
+
+    def is_valid(self) -> bool:
+        done = subprocess.run(["xmllint", "--noout", "--schema", str(self.XSD),
+                               str(self.junit)], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, universal_newlines=True)
+        self.said = done.stdout
+        return done.returncode == 0
+
+    def test_verdicts(self):
+        """all kinds of them"""
+        talker = self.program("talker.py", TALKER)
+        for server in (shlex.quote(f"{STEPS}/4-welcome"), f"{sys.executable} {talker}",
+                       "false", "./none-such"):
+            grade("Test1", "Test5", "TestRules.test_limit", *self.files,
+                  server=server + " {port}")
+            self.assertTrue(self.is_valid(), self.said)
+
+    def test_wrong_files(self):
+        """the schema can find fault"""
+        grade("Test1", *self.files)
+        right = self.junit.read_text()
+        for old, new in (('tests="1"', 'tests="one"'), (' time="', ' thyme="'),
+                         ("<testcase", "<test"), ("</testcase>", "<error/></testcase>"),
+                         ('name="test_', 'name="a test '), ("</testsuites>", "")):
+            self.assertIn(old, right)
+            self.junit.write_text(right.replace(old, new))
+            self.assertFalse(self.is_valid(), self.said)
 
 
 if __name__ == "__main__":
