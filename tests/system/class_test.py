@@ -97,7 +97,8 @@ BUILDS = {
 # What does harm when it runs.
 RUNS = {
     "ends": shell("^At its start the server ended, exit status 3", "exit 3"),
-    "foreign": Folder("^At its start the server ended, exit status 12", server="\x7fELF of another kind"),
+    "foreign": Folder("^At its start the server ended, exit status 12",
+                      server="\x7fELF of another kind"),
     "kills": shell("^At its start the server", "kill -9 -1"),
     "deaf": shell("does not listen", "sleep 1000"),
     "talks": shell("does not listen", "yes"),
