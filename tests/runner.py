@@ -208,9 +208,9 @@ def check_jobs() -> Iterator[Job]:
     yield Job("floods native", "CHATSRV_TEST_SERVER='{native/chatsrv} {options} {port}'"
                                " python3 tests/system/floods_test.py",
               tests="Bounds", alone=True)
-    for variant in ("native", "asan-kqueue"):
+    for variant, protected in ("native", ""), ("asan-kqueue", " --protected"):
         yield Job(f"soak {variant}",
-                  "python3 tests/system/soak_test.py --minutes 1"
+                  f"python3 tests/system/soak_test.py --minutes 1{protected}"
                   " --server '{%s/chatsrv} {options} {port}'" % variant)
     yield Job("valgrind steps", "STEPS={native/steps} python3 tests/system/steps_test.py",
               tests="Valgrind", needs="valgrind")
