@@ -436,6 +436,7 @@ class Torture(unittest.TestCase):
                     support.wait_until(lambda: server.descriptors() <= descriptors,
                                        "descriptors to be closed")
                     self.check_stop(server)
+            self.assertEqual(server.log.count(b"too many"), 0, "of 9 that may come")
             server.expect_clean_stderr()
             return served, counts(path)
 
@@ -467,7 +468,7 @@ class Torture(unittest.TestCase):
         self.assertGreater(unserved, 3)
 
     def test_final(self):
-        self.torture(final() + " -c 3 {port}", self.TAIL + b"\n")
+        self.torture(final() + " -c 3 -i 9 {port}", self.TAIL + b"\n")
 
     def test_step6(self):
         self.torture(step6() + " {port}", b"")
