@@ -10,6 +10,7 @@ and give verdicts as it does.
 """
 import itertools
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -28,6 +29,7 @@ from test import (ADDRESS, CUT, DEADLINE, GREETING, LINUX, TERMINATED, Peer, Ser
                   ServerCase, numbered, rule, shown)
 
 OWN = "(chatsrv's own rule, not the assignment's)"
+F_SETPIPE_SZ = 1031                     # in <linux/fcntl.h>
 
 
 class ChatsrvCase(ServerCase):
@@ -376,6 +378,25 @@ class Log(ChatsrvCase):
             log += os.read(self.server.process.stdout.fileno(), size - len(log))
         return log
 
+    @rule(OWN, "look again after a millisecond; only a log that stays full may wait",
+          read_log=False)
+    @unittest.skipUnless(LINUX, "how much a pipe holds is fixed elsewhere")
+    def test_log_pace(self):
+        """a log that holds little, but is read, does not wait to be written"""
+        one, = self.join(1)
+        log_fd = self.server.process.stdout.fileno()
+        fcntl.fcntl(log_fd, F_SETPIPE_SZ, 4096)
+        texts = numbered(230, 1000)     # just less than the server's buffer holds
+        for _ in range(3):              # we may be held up ourselves
+            self.exchange(one, texts, [one])
+            began, log = time.monotonic(), b""
+            while not log.endswith(texts[-1] + b"\n"):
+                log += os.read(log_fd, 1 << 16)
+            if time.monotonic() < began + 3:
+                return
+        self.server.fail("230 lines of log in less than 3 s",
+                         "more than 10 ms for each of them")
+
     @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
           read_log=False)
     def test_full_log(self):
@@ -423,6 +444,23 @@ class Lifetime(ChatsrvCase):
         self.server.expect_end(0)
         for peer in (one, two):
             self.expect_farewell(peer, b"server stopping")
+
+    @rule(OWN, "shutdown(2) tells them; who has left need not be waited for")
+    def test_sigterm_soon(self):
+        """clients that leave when they see the end do not keep the server from ending"""
+        for _ in range(8):
+            with Server(options="", says=OWN) as server:
+                one = server.connect()
+                one.sync()
+                began = time.monotonic()
+                server.process.terminate()
+                one.expect_closed()
+                one.sock.close()
+                server.expect_end(0)
+                if time.monotonic() < began + 0.9:
+                    return
+        self.server.fail("an end as soon as the last client has left",
+                         "it came no sooner than a second after the signal")
 
     @rule(OWN, "wait a second for slow readers, not for ever")
     def test_sigterm_stalled(self):
