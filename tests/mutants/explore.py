@@ -309,9 +309,9 @@ PROXY_WORDS = re.compile(r"arrivals|proxied|on_newcomer|address_key")
 
 def hurried(job: Job) -> Job:
     """A job that gives up soon, and that a fault cannot make a nuisance."""
-    command = mutants.hurry(job).command
-    if "room_script" in command:        # pauses of the server itself, between attempts
-        command = command.replace("DEADLINE=2", "DEADLINE=10")
+    own_pauses = "room_script" in job.command       # of seconds, between attempts
+    command = mutants.hurry(job).command.replace("DEADLINE=2",
+                                                 f"DEADLINE={10 if own_pauses else 4}")
     variant = runner.programs_of(job)[0].split("/")[0]
     return job._replace(command=LIMITS[variant] + command)
 
