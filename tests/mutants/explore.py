@@ -49,11 +49,11 @@ STEP = "steps/6-broadcast.c"
 SOURCES = [*(f"final/{name}" for name in runner.server_sources()), STEP]
 TIMES = 4           # a test may take that many times as long as without a fault, and
 GRACE = 10          # so many seconds more; then something hangs, which counts as noticed
+VARIANT = "native"
 FIRST = 6           # how many single tests come first
 
-# A fault must not fill this machine's disk (blocks of 512 bytes) or memory.
-LIMITS = {"asan": "ulimit -f 1000000; ASAN_OPTIONS=hard_rss_limit_mb=1000 ",
-          "native": "ulimit -f 1000000; ulimit -v 4000000; "}
+# A fault must not fill this machine's disk (blocks of 512 bytes) or memory (kB).
+LIMITS = "ulimit -f 1000000; ulimit -v 4000000; "
 
 
 # ---- Edits -----------------------------------------------------------------------------
@@ -307,35 +307,30 @@ PROXY = {"arrivals", "proxy"}
 PROXY_WORDS = re.compile(r"arrivals|proxied|on_newcomer|address_key")
 
 
-def limited(job: Job) -> Job:
-    """A job that no fault can make a nuisance."""
-    variant = runner.programs_of(job)[0].split("/")[0]
-    return job._replace(command=LIMITS[variant] + job.command)
-
-
 def tests_for(source: str, function: str, thorough: bool) -> List[Job]:
     """What runs on each edit of a function with this text, the quickest first."""
     name = pathlib.Path(source).stem
     jobs = {job.name: job for job in runner.check_jobs()}
 
     def pick(*names: str, tests: str = "") -> List[Job]:
-        return [limited(jobs[name]._replace(tests=tests or jobs[name].tests))
+        return [jobs[name]._replace(command=LIMITS + jobs[name].command,
+                                    tests=tests or jobs[name].tests)
                 for name in names]
 
     if source == STEP:
+        model, = pick("model step 6 asan")
         return [*pick("step 6 native", tests="-f Test6 TestRules"),
-                *pick("model step 6 asan"),
-                *pick("steps native", tests="-f Senders Resources"),
-                *(pick("step 6 asan", tests="-f") if thorough else [])]
-    units = pick(*(f"{test[:-len('_test')]} asan"
+                model._replace(command=model.command.replace("asan/", "native/")),
+                *pick("steps native", tests="-f Senders Resources")]
+    units = pick(*(f"{test[:-len('_test')]} native"
                    for test, sources in runner.PROGRAMS.items()
                    if f"../{source}" in sources.split()))
-    server = [*pick("final asan", tests="-f Test6 TestRules.test_limit"),
-              *pick("model asan"),
-              *pick("chatsrv asan", "promises asan", tests="-f")]
-    proxy = pick("proxy header asan", tests="-f")
-    room = pick("room script asan", tests="-f Joining Chat Trouble Holes")
-    slow = [*pick("final native", "floods native", "floods asan", tests="-f"),
+    server = [*pick("final native", tests="-f Test6 TestRules.test_limit"),
+              *pick("model native"),
+              *pick("chatsrv native", "promises native", tests="-f")]
+    proxy = pick("proxy header native", tests="-f")
+    room = pick("room script native", tests="-f Joining Chat Trouble Holes")
+    slow = [*pick("final native", "floods native", tests="-f"),
             *pick("soak native")] if thorough else []
     if name in ROOM:
         return [*units, *room, *slow]
@@ -386,7 +381,7 @@ class Judge:
 
     def compiled(self, source: str) -> Optional[bytes]:
         """The source's machine code; None if it cannot be compiled."""
-        compiler, _ = runner.flags("native")
+        compiler, _ = runner.flags(VARIANT)
         command = shlex.split(compiler) + ["-g0", "-I../final", "-c", "-o", "../object.o",
                                            f"../{source}"]
         done = subprocess.run(command, cwd=self.copy / "tests", stderr=subprocess.DEVNULL)
@@ -396,15 +391,19 @@ class Judge:
         """Builds all that these jobs need."""
         return mutants.build_for(jobs, self.copy)
 
-    def build_again(self, source: str, job: Job) -> Result:
-        """Builds for a job what depends on the source: of the steps, only that one."""
-        if source != STEP:
-            return self.build([job])
+    def build_again(self, source: str, code: bytes, job: Job) -> Result:
+        """Builds for a job what depends on the source, of which this is the code."""
         program, = runner.programs_of(job)
-        compiler, link = runner.flags(program.split("/")[0])
-        return runner.run("build", f"cd tests && {compiler} -I../final -o"
-                          f" ../{runner.BUILD}/{program}/{pathlib.Path(source).stem}"
-                          f" ../{source} {link}", root=self.copy)
+        folder = self.copy / runner.BUILD / VARIANT
+        compiler, link = runner.flags(VARIANT)
+        if source == STEP:
+            (self.copy / "object.o").write_bytes(code)
+            output = folder / "steps" / pathlib.Path(source).stem
+            return runner.run("link", f"{compiler} object.o {link} -o "
+                              + shlex.quote(str(output)), root=self.copy)
+        if program.endswith("/chatsrv"):
+            (folder / "objects" / f"{pathlib.Path(source).name}.o").write_bytes(code)
+        return self.build([job])
 
     def measure(self, job: Job) -> Result:
         """Runs a test on the sources as they are; on a busy machine more than once."""
@@ -432,8 +431,8 @@ class Judge:
                      if any(job.name == other.name for other in jobs)]
             for job in [*first, *jobs]:
                 programs = tuple(runner.programs_of(job))
-                if programs not in built and not self.build_again(edit.source,
-                                                                  job).passed:
+                if programs not in built \
+                        and not self.build_again(edit.source, code, job).passed:
                     return f"{job.name}, which cannot be built"
                 built.add(programs)
                 limit = limits.get(job, 4 * GRACE)
@@ -444,6 +443,9 @@ class Judge:
             return ""
         finally:
             path.write_text(text)
+            objects = self.copy / runner.BUILD / VARIANT / "objects"
+            if objects.exists():        # so that it need not be compiled once more
+                (objects / f"{path.name}.o").write_bytes(self.objects[edit.source])
 
 
 # ---- The search ------------------------------------------------------------------------
