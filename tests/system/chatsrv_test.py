@@ -551,7 +551,7 @@ class Lifetime(ChatsrvCase):
         self.exchange(one, numbered(1000, 1000), [one])
         self.server.process.terminate()
         self.server.end_is_due = True
-        if not self.server.has_ended(within=DEADLINE):
+        if not self.server.has_ended(within=3 * DEADLINE):      # it waits for 2 s
             self.server.fail("an end, though nobody reads the log", "it still runs")
         self.server.process.stdout.close()
 
