@@ -21,7 +21,7 @@ import tempfile
 import time
 import unittest
 
-from support import wait_until
+from support import unacknowledged, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCES = os.path.join(ROOT, "notes", "examples")
@@ -1366,6 +1366,145 @@ class TestSechat(ExampleTest):
             self.run_example("sechat", *args, code=2)
 
 
+@unittest.skipUnless(sys.platform.startswith("linux"), "EPOLLET is Linux's")
+class TestEdgeChat(ExampleTest):
+    """edge_chat, on Linux."""
+
+    GREETING = "Welcome to the chat!\n"
+
+    def server(self, **options):
+        server = self.start("edge_chat", "0", **options)
+        self.port = int(server.line("^listening on port ([0-9]+)$").group(1))
+        return server
+
+    def join(self, receive_buffer=None):
+        client = self.connect(self.port, receive_buffer)
+        self.assertEqual(client.line(), self.GREETING)
+        return client
+
+    def pause(self, server, number=signal.SIGSTOP):
+        """Stops the server or lets it go on: what happens in between is one edge."""
+        server.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            wait_until(lambda: "T" in [state for pid, _, state in process_table()
+                                       if pid == server.process.pid], "the stop")
+
+    def finish(self, server):
+        self.assertIsNone(server.process.poll(), server.errors())
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+        self.assert_nothing_left()
+
+    def test_messages_go_to_all(self):
+        server = self.server()
+        clients = [self.join() for _ in range(3)]
+        for text in b"hello\n", b"\n", b"a\0b\n", b"x" * 1024 + b"\n":
+            for client in clients:
+                client.send(text)
+                for other in clients:
+                    self.assertEqual(other.line(), text.decode())
+        clients[1].close()
+        server.line(r"^connection terminated: [0-9]+ \(end of file\)$")
+        self.assert_idle(server)
+        self.finish(server)
+
+    def test_one_edge_for_many_connections(self):
+        server = self.server()
+        self.pause(server)
+        clients = [self.connect(self.port) for _ in range(100)]
+        self.pause(server, signal.SIGCONT)
+        for client in clients:
+            self.assertEqual(client.line(), self.GREETING)
+        self.finish(server)
+
+    def test_one_edge_for_many_bytes(self):
+        """and for the end behind them"""
+        server = self.server()
+        reader, writer = self.join(), self.join()
+        lines = b"".join(b"%06d\n" % i for i in range(6000))
+        self.pause(server)
+        writer.send(lines)
+        wait_until(lambda: unacknowledged(writer.socket) == 0, "all to be there")
+        writer.close()
+        self.pause(server, signal.SIGCONT)
+        self.assertTrue(reader.read(len(lines)) == lines)
+        server.line("^connection terminated: ")
+        self.finish(server)
+
+    def test_flooder_starves_nobody(self):
+        """the other's line comes behind a few kilobytes of the flooder's, not behind all"""
+        server = self.server()
+        flooder, other, reader = self.join(), self.join(), self.join()
+        self.pause(server)
+        line = b"x" * 999 + b"\n"
+        flooder.socket.setblocking(False)
+        flooded = 0
+        try:
+            while flooded < 1 << 20:
+                flooded += flooder.socket.send(line[flooded % 1000:])
+        except BlockingIOError:
+            pass
+        self.assertGreater(flooded, 100000)
+        other.send(b"hello\n")
+        self.pause(server, signal.SIGCONT)
+        before = 0
+        while reader.line() != "hello\n":
+            before += 1
+        self.assertLess(before, 50)
+        self.finish(server)
+
+    def test_slow_reader_holds_up_nobody(self):
+        server = self.server()
+        slow, one, two = self.join(4096), self.join(), self.join()
+        said = b"".join(b"%07d " % i + b"x" * 991 + b"\n" for i in range(1000))
+        for _ in range(12):  # 12 MB: more than any system's buffers take
+            one.send(said)
+            self.assertTrue(two.read(len(said)) == said)
+        slow.hurry()
+        self.assertTrue(slow.read(12 * len(said)) == 12 * said)
+        self.finish(server)
+
+    def test_clients_that_go_in_any_way(self):
+        server = self.server()
+        watcher = self.join()
+        for number in range(20):
+            client = self.connect(self.port)
+            client.send(b"bye %d\n" % number)
+            client.reset() if number % 2 else client.close()
+        wait_until(lambda: server.output().count("connection terminated: ") == 20,
+                   "twenty leaves")
+        watcher.send(b"hello\n")
+        while watcher.line() != "hello\n":
+            pass
+        self.finish(server)
+
+    def test_out_of_descriptors(self):
+        """no edge comes for those who wait already: the pause is the server's own"""
+        limit = 8
+        server = self.server(
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        clients = [self.join() for _ in range(limit - 5)]
+        late = [self.connect(self.port) for _ in range(2)]
+        wait_until(lambda: "accept: " in server.errors(), "the limit")
+        self.assert_idle(server)
+        for client in clients[:2]:
+            client.close()
+        for client in late:
+            self.assertEqual(client.line(), self.GREETING)
+        self.finish(server)
+
+    def test_wrong_usage(self):
+        for args in (["x"], ["70000"], ["1", "2"], [""]):
+            self.run_example("edge_chat", *args, code=2)
+
+
+@unittest.skipIf(sys.platform.startswith("linux"), "here EPOLLET works")
+class TestEdgeChatElsewhere(ExampleTest):
+    """edge_chat, on other systems."""
+
+    def test_says_so(self):
+        self.assertEqual(self.run_example("edge_chat").count("\n"), 1)
+
+
 class TestReadme(unittest.TestCase):
     """notes/examples/README.md."""
 
@@ -1375,9 +1514,11 @@ class TestReadme(unittest.TestCase):
         linked = set(re.findall(r"\]\(([a-z0-9_]+\.[ch])\)", source("README.md")))
         self.assertEqual(linked, files)
 
-    def test_every_example_is_run_here(self):
-        with open(os.path.abspath(__file__)) as file:
-            text = file.read()
+    def test_every_example_is_run(self):
+        text = ""
+        for test in "examples_test.py", "homework_test.py":
+            with open(os.path.join(ROOT, "tests", "system", test)) as file:
+                text += file.read()
         for name in os.listdir(SOURCES):
             if name.endswith(".c"):
                 self.assertIn('"%s"' % name[:-2], text)
