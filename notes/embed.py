@@ -48,9 +48,9 @@ LEVELS = ("run", "compiled", "written for")
 SYSTEMS = {     # the conjunction, and a sentence for each of them
     "en": ("and", "It has been run on {}.", "It has been compiled, but not run, for {}.",
            "It is written for {} as well, but nobody has tried it there yet."),
-    "ru": ("и", "Проверено в работе: {}.",
-           "Только собрано: {}.",
-           "Ещё не проверялось, хотя рассчитано: {}."),
+    "ru": ("и", "Проверено в работе на {}.",
+           "Собрано, но не запускалось для {}.",
+           "Рассчитано и на {}, но там пока не проверено."),
 }
 
 
@@ -248,11 +248,11 @@ class Repository:
             if names:
                 parts.append(sentence.format(", ".join(others) + conjunction + last))
         if {row[1] for row in rows} - set(LEVELS):
-            raise LookupError("a system is run, compiled or written for")
+            raise LookupError("a system's level is run, compiled or written for")
         return textwrap.wrap(" ".join(parts), 96)
 
     def embedded(self, kind: str, which: str, name: str, number: str) -> List[str]:
-        """What belongs behind a marker."""
+        """What belongs after a marker."""
         if kind == "rule":
             return self.rule(which)
         if kind == "systems":
