@@ -2,9 +2,11 @@
  * log - one line per event on standard output, which never holds up the server
  *
  * Lines collect in a buffer and leave with log_flush(), once per round of the event loop.
- * If nobody reads them, the buffer fills; then whole lines are dropped, and the next line
- * that can be written says how many. A full disk is waited for in the same way. Text from
- * the network is shown in its visible form (utf8.h), so that nobody can forge a line.
+ * The buffer holds 256 KB. If it is full, whole lines are dropped until it is empty, and
+ * the next line says how many: that happens if nobody reads the log, but also in a burst
+ * that is over before the reader has had its turn, on a terminal above all, which takes
+ * only a few KB at a time. A full disk is waited for in the same way. Text from the
+ * network is shown in its visible form (utf8.h), so that nobody can forge a line.
  *
  * Nothing here waits, and no flag of a descriptor that others share is changed: a
  * terminal or pipe is opened a second time for that. What may still wait: a file on a

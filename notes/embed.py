@@ -457,7 +457,7 @@ def main() -> int:
     verbs = {"write": write, "check": check}
     verb = sys.argv[1] if len(sys.argv) > 1 else "write"
     if verb not in verbs or len(sys.argv) > 2:
-        print("usage: notes.py [write | check]", file=sys.stderr)
+        print("usage: embed.py [write | check]", file=sys.stderr)
         return 2
     return verbs[verb](Repository(ROOT))
 

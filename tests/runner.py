@@ -172,7 +172,13 @@ def check_jobs() -> Iterator[Job]:
                 if not job.name.startswith(KQUEUE_BRIEF))
     yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
     yield from right_jobs()
-    yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py")
+    yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py",
+              tests="Files Starts Recipes")
+    yield Job("grader schema", "STEPS={native/steps} CHATSRV_TEST_DEADLINE=1"
+                               " python3 tests/system/grader_test.py",
+              tests="Schema", needs="xmllint")
+    yield Job("class", "STEPS={native/steps} python3 tests/system/class_test.py",
+              tests="Few Plain Refused", needs="unshare setpriv prlimit")
     yield Job("model step 6 asan", "python3 tests/system/model_test.py --drop-tail"
                                    " --server '{asan/steps}/6-broadcast {port}'")
     for variant in ("kqueue", "asan", "asan-kqueue"):
@@ -204,9 +210,9 @@ def check_jobs() -> Iterator[Job]:
     yield Job("floods native", "CHATSRV_TEST_SERVER='{native/chatsrv} {options} {port}'"
                                " python3 tests/system/floods_test.py",
               tests="Bounds", alone=True)
-    for variant in ("native", "asan-kqueue"):
+    for variant, protected in ("native", ""), ("asan-kqueue", " --protected"):
         yield Job(f"soak {variant}",
-                  "python3 tests/system/soak_test.py --minutes 1"
+                  f"python3 tests/system/soak_test.py --minutes 1{protected}"
                   " --server '{%s/chatsrv} {options} {port}'" % variant)
     yield Job("valgrind steps", "STEPS={native/steps} python3 tests/system/steps_test.py",
               tests="Valgrind", needs="valgrind")
@@ -252,6 +258,13 @@ def right_jobs() -> Iterator[Job]:
             yield Job(f"right {shape}",
                       "python3 tests/test.py --server"
                       " 'python3 tests/right/with_%s.py {port}'" % shape)
+    if LINUX:
+        yield Job("right drain",
+                  "python3 tests/test.py --server"
+                  " 'python3 tests/right/with_edges.py {port} drain'",
+                  tests="Test6 TestRules.test_flood TestRules.test_slow_sender"
+                        " TestRules.test_slow_reader TestRules.test_many_in_one_read"
+                        " TestRules.test_speakers_at_once")
     yield Job("right script",
               "python3 tests/test.py --server 'tests/right/from_script.sh {port}'")
     yield Job("right slow", "python3 tests/test.py --server"

@@ -165,6 +165,7 @@ class Output:
         self.rest = b""         # what came behind the last newline
         self.ended = False
         self.flooded = False    # there was more than is kept
+        self.dropped = False    # nothing is kept from now on
         self.changed = threading.Condition()
         self.reader = threading.Thread(target=self._read, args=(pipe,), daemon=True)
         self.reader.start()
@@ -174,6 +175,8 @@ class Output:
         with pipe:
             while True:
                 data = os.read(pipe.fileno(), 1 << 16)
+                if data and self.dropped:
+                    continue
                 size += len(data)
                 if data and (size > LOG_MAX or len(self.lines) > LOG_MAX >> 6):
                     self.flooded = True
@@ -1047,6 +1050,9 @@ RELEASE = ("The end of a connection is handled correctly: its resources are rele
            "and it is logged.")
 REAL = "The optional part: the server bears real conditions."
 ADDRESS = "The optional part: the sender's address before each message: '127.0.0.1: '."
+STARVED = ("remark: while one client sends without end, the others wait. The assignment "
+           "does not forbid that; if you want to mend it, read a bounded piece from a "
+           "client, then let the others have their turn (epoll(7): starvation)")
 CUT = "The optional part: clients are disconnected by timeout or when a buffer overflows."
 
 
@@ -1807,39 +1813,67 @@ class TestRules(ServerCase):
         self.exchange(one, numbered(6000, 1000), [one, two])
         self.server.expect_idle("while bytes wait for a client that does not read")
 
-    @rule(REAL, "read a bounded piece from a client, then let the others have their "
-                "turn: "
-                "a loop until EAGAIN does not end while its client goes on sending. "
-                "Edge-triggered, remember who may have more to say", stage=6,
+    @rule(REAL, "wait for nobody but in the loop: neither to read what one client still "
+                "sends, nor to write what it does not take", stage=6,
           after="test_slow_sender test_slow_reader")
     def test_flood(self):
         """a client that sends without end does not hold up the others"""
         flooder, quiet = self.join(2)
-        sender = threading.Thread(target=self.pour, args=(flooder, b"f\n" * (12 << 20)),
-                                  daemon=True)
+        self.server.log.dropped = True      # else it would be too long to be kept
+        over = threading.Event()
+        sender = threading.Thread(target=self.pour, args=(flooder, over), daemon=True)
         sender.start()
-        time.sleep(SETTLE)
-        quiet.send(b"may I?\n")
-        end, rest = time.monotonic() + 2 * DEADLINE, b""
-        while time.monotonic() < end:
-            for peer in select.select([flooder.sock, quiet.sock], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):
-                    data = peer.recv(1 << 18)
-                    if peer is quiet.sock and b"may I?" in rest + data or not data:
-                        return      # or cut off, as its backlog overflowed: allowed
-                    if peer is quiet.sock:
-                        rest = data[-6:]
-        self.server.fail("a message served while another client keeps sending",
-                         f"nothing of it within {2 * DEADLINE:g} s")
+        try:
+            time.sleep(SETTLE)
+            quiet.send(b"may I?\n")
+            if self.is_served(quiet, flooder, DEADLINE):
+                return
+            over.set()
+            if self.is_served(quiet, flooder, 4 * DEADLINE):
+                self.skipTest(STARVED)
+        finally:
+            over.set()
+            sender.join()
+        self.server.fail("a message served, at the latest when another client's flood of "
+                         "messages has ended",
+                         f"nothing of it, {4 * DEADLINE:g} s after the flood")
 
     @staticmethod
-    def pour(peer: Peer, data: bytes) -> None:
-        """Until the check is over, and its server with it."""
+    def pour(peer: Peer, over: threading.Event) -> None:
+        """Sends lines until it is over."""
+        block = (b"f" * 31 + b"\n") * 2048
+        sent = 0
         sock = peer.sock.dup()
-        sock.settimeout(4 * DEADLINE)
-        with contextlib.suppress(OSError):
-            sock.sendall(data)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        sock.settimeout(SETTLE)
+        while not over.is_set():
+            try:
+                sent += sock.send(block[sent % len(block):])
+            except socket.timeout:
+                continue
+            except OSError:
+                break
         sock.close()
+
+    @staticmethod
+    def is_served(quiet: Peer, flooder: Peer, seconds: float) -> bool:
+        """Reads both until the quiet one's message has come, or it is cut off, as its
+        backlog overflowed: that is allowed."""
+        end, rest = time.monotonic() + seconds, b""
+        while time.monotonic() < end:
+            readable = select.select([flooder.sock, quiet.sock], [], [], 0.1)[0]
+            for peer in (peer for peer in (quiet, flooder) if peer.sock in readable):
+                try:
+                    data = peer.sock.recv(1 << 18)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    data = b""
+                if not data or peer is quiet and b"may I?" in rest + data:
+                    return True
+                if peer is quiet:
+                    rest = data[-6:]
+        return False
 
     # -- leaving at the wrong moment
 
@@ -2540,6 +2574,7 @@ class Result(unittest.TextTestResult):
         for reason, names in reasons.items():
             not_yet = reason.startswith(("needs ", "first mend "))
             text = f"{'not looked at' if not_yet else 'skipped'}: {reason}: "
+            text = text.replace("skipped: remark: ", "remark: ")
             self.stream.writeln(textwrap.fill(text + ", ".join(names), 90,
                                               subsequent_indent="  "))
 

@@ -2,15 +2,16 @@
 """Looks for faults that no test notices: makes small edits at random and runs the tests
 on each.
 
-    python3 tests/mutants/explore.py [--minutes 10] [--seed N] [--thorough]
-                                     [SOURCE[:FUNCTION]...]
-    python3 tests/mutants/explore.py --list [SOURCE[:FUNCTION]...]
+    python3 tests/mutants/explore.py [--minutes 10] [--seed N] [--jobs 2] [--thorough]
+                                     [SOURCE[:FUNCTION[: EDIT]]...]
+    python3 tests/mutants/explore.py --list [SOURCE[:FUNCTION[: EDIT]]...]
 
 An edit negates a condition, drops a call or an operand, moves a limit by one or by a
 factor of a thousand, swaps a comparison, and so on. It is made in a copy of the
-repository; tests run on the copy, the quickest first, until one of them fails. An edit
-that changes nothing in the compiled program is left out. An edit that all tests pass is a
-survivor, and is printed.
+repository; tests run on the copy until one of them fails: first the single tests that
+have noticed most edits of this source in the least time, then all. An edit that changes
+nothing in the compiled program is left out. An edit that all tests pass is a survivor,
+and is printed.
 
 A survivor deserves a test; if the fault is an instructive one, also a file in this
 folder, so that `make mutants` keeps watch. What no test can notice is explained in
@@ -22,6 +23,8 @@ survivors.txt, beside this program, and is left out from then on. An entry there
 where EDIT is what this program prints; "*" in it stands for anything.
 """
 import argparse
+import collections
+import concurrent.futures
 import fnmatch
 import os
 import pathlib
@@ -31,23 +34,26 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Counter, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import mutants
 import runner
-from runner import ROOT, Job
+from runner import ROOT, Job, Result
 
 COPY = ROOT / "build" / f"explore-{os.getpid()}"
 SURVIVORS = pathlib.Path(__file__).with_name("survivors.txt")
-SOURCES = ["final/feed.c", "final/lines.c", "final/utf8.c", "final/net.c",
-           "final/options.c", "final/log.c", "final/proxy.c", "final/listeners.c",
-           "final/process.c", "final/rate.c", "final/addresses.c", "final/chatsrv.c",
-           "steps/6-broadcast.c"]
-PURE = ["feed", "lines", "utf8", "proxy", "resp", "rate"]     # they make no system calls
+STEP = "steps/6-broadcast.c"
+SOURCES = [*(f"final/{name}" for name in runner.server_sources()), STEP]
 TIMES = 4           # a test may take that many times as long as without a fault, and
 GRACE = 10          # so many seconds more; then something hangs, which counts as noticed
+VARIANT = "native"
+FIRST = 6           # how many single tests come first
+
+# A fault must not fill this machine's disk (blocks of 512 bytes) or memory (kB).
+LIMITS = "ulimit -f 1000000; ulimit -v 4000000; "
 
 
 # ---- Edits -----------------------------------------------------------------------------
@@ -283,79 +289,135 @@ def edits_of(source: str) -> List[Edit]:
 # ---- What has been explained -----------------------------------------------------------
 
 def explained() -> List[str]:
-    """The patterns of survivors.txt, with an exact meaning for all but "*"."""
-    lines = SURVIVORS.read_text().splitlines() if SURVIVORS.exists() else []
-    return [re.sub(r"([\[?])", r"[\1]", line) for line in lines
+    """The patterns of survivors.txt."""
+    return [pattern(line) for line in SURVIVORS.read_text().splitlines()
             if line and line[0] not in " #"]
+
+
+def pattern(line: str) -> str:
+    """For fnmatch, where all but "*" is to have its exact meaning."""
+    return re.sub(r"([\[?])", r"[\1]", line)
 
 
 # ---- Tests -----------------------------------------------------------------------------
 
-def tests_for(source: str, thorough: bool) -> List[Job]:
-    """What runs on each edit, the quickest first."""
+ROOM = {"entry", "origins", "redis", "resp", "room", "url"}
+ROOM_WORDS = re.compile(r"room|leaving")
+PROXY = {"arrivals", "proxy"}
+PROXY_WORDS = re.compile(r"arrivals|proxied|on_newcomer|address_key")
+
+
+def tests_for(source: str, function: str, thorough: bool) -> List[Job]:
+    """What runs on each edit of a function with this text, the quickest first."""
     name = pathlib.Path(source).stem
     jobs = {job.name: job for job in runner.check_jobs()}
 
     def pick(*names: str, tests: str = "") -> List[Job]:
-        return [jobs[name]._replace(tests=tests or jobs[name].tests)
-                for name in names if name in jobs]
+        return [jobs[name]._replace(command=LIMITS + jobs[name].command,
+                                    tests=tests or jobs[name].tests)
+                for name in names]
 
-    if source.startswith("steps/"):
-        quick = [*pick("step 6 native", tests="-f Test6 TestRules"),
-                 *pick("model step 6 asan"),
-                 *pick("steps native", tests="-f Senders Resources")]
-        return [*quick, *pick("step 6 asan-kqueue", "faults")] if thorough else quick
-    quick = [*(pick(f"{name} asan") if name != "chatsrv" else []),
-             *pick("final native", tests="-f Test6 TestRules.test_limit"),
-             *pick("model asan"),
-             *pick("promises native", tests="-f"),
-             *pick("chatsrv native", tests="-f")]
-    if name in PURE or not thorough:
-        return quick
-    return [*quick, *pick("room script native"), *pick("final native", tests="-f"),
-            *pick("chatsrv asan-kqueue", "soak native", "floods native", "floods asan",
-                  "faults")]
+    if source == STEP:
+        model, = pick("model step 6 asan")
+        return [*pick("step 6 native", tests="-f Test6 TestRules"),
+                model._replace(command=model.command.replace("asan/", "native/")),
+                *pick("steps native", tests="-f Senders Resources")]
+    units = pick(*(f"{test[:-len('_test')]} native"
+                   for test, sources in runner.PROGRAMS.items()
+                   if f"../{source}" in sources.split()))
+    server = [*pick("final native", tests="-f Test6 TestRules.test_limit"),
+              *pick("model native"),
+              *pick("chatsrv native", "promises native", tests="-f")]
+    proxy = pick("proxy header native", tests="-f")
+    room = pick("room script native", tests="-f Joining Chat Trouble Holes")
+    slow = [*pick("final native", "floods native", tests="-f"),
+            *pick("soak native")] if thorough else []
+    if name in ROOM:
+        return [*units, *room, *slow]
+    if name in PROXY:
+        return [*units, *proxy, *slow]
+    return [*units, *server, *(proxy if PROXY_WORDS.search(function) else []),
+            *(room if ROOM_WORDS.search(function) else []), *slow]
+
+
+class Record:
+    """How well single tests have done so far: how many edits of each source they noticed,
+    and in what time."""
+
+    def __init__(self) -> None:
+        self.noticed: Counter[Tuple[str, Job]] = collections.Counter()
+        self.seconds: Counter[Tuple[str, Job]] = collections.Counter()
+
+    def best(self, source: str) -> List[Job]:
+        def rate(job: Job) -> float:
+            return self.noticed[source, job] / (self.seconds[source, job] + 1)
+        jobs = [job for name, job in self.noticed if name == source]
+        return sorted(jobs, key=rate, reverse=True)[:FIRST]
+
+    def note(self, source: str, job: Job, result: Result) -> str:
+        """Counts a test that failed, or passed; returns its name."""
+        failed = re.search(r"^(?:FAIL|ERROR): (?:(\w+) \(__main__\.(\w+)|(\w+)\.(\w+))",
+                           result.output, re.M)
+        name = job.tests
+        if not result.passed and failed:
+            method, case, *grader = failed.groups()
+            name = f"{case}.{method}" if method else ".".join(grader)
+            self.noticed[source, job._replace(tests=name)] += 1
+        if not job.tests.startswith("-f"):
+            self.seconds[source, job] += result.seconds
+        return name
 
 
 class Judge:
     """Builds a copy with an edit in it, and runs the tests there."""
 
-    def __init__(self, sources: List[str], thorough: bool) -> None:
+    def __init__(self, number: int, sources: List[str], record: Record) -> None:
+        self.copy = COPY / str(number)
         for folder in ("final", "steps", "tests"):
-            shutil.copytree(str(ROOT / folder), str(COPY / folder), symlinks=True)
-        self.texts = {source: (COPY / source).read_text() for source in sources}
-        self.tests = {source: tests_for(source, thorough) for source in sources}
-        self.seconds: Dict[Job, float] = {}
+            shutil.copytree(str(ROOT / folder), str(self.copy / folder), symlinks=True)
+        self.texts = {source: (self.copy / source).read_text() for source in sources}
         self.objects = {source: self.compiled(source) for source in sources}
+        self.record = record
 
     def compiled(self, source: str) -> Optional[bytes]:
         """The source's machine code; None if it cannot be compiled."""
-        compiler, _ = runner.flags("native")
+        compiler, _ = runner.flags(VARIANT)
         command = shlex.split(compiler) + ["-g0", "-I../final", "-c", "-o", "../object.o",
                                            f"../{source}"]
-        done = subprocess.run(command, cwd=COPY / "tests", stderr=subprocess.DEVNULL)
-        return (COPY / "object.o").read_bytes() if done.returncode == 0 else None
+        done = subprocess.run(command, cwd=self.copy / "tests", stderr=subprocess.DEVNULL)
+        return (self.copy / "object.o").read_bytes() if done.returncode == 0 else None
 
-    @staticmethod
-    def build(job: Job) -> bool:
-        return mutants.build_for([job], COPY).passed
+    def build(self, jobs: List[Job]) -> Result:
+        """Builds all that these jobs need."""
+        return mutants.build_for(jobs, self.copy)
 
-    def prepare(self) -> List[str]:
-        """Runs all tests on the sources as they are; returns what failed."""
-        failed = []
-        for job in dict.fromkeys(job for jobs in self.tests.values() for job in jobs):
-            self.build(job)
-            result = runner.run_job(job, COPY)
-            self.seconds[job] = result.seconds
-            print(f"without an edit: {job.name} {job.tests}: {result.seconds:.1f} s"
-                  f"{'' if result.passed else ', FAILS'}", flush=True)
-            if not result.passed:
-                failed.append(f"{job.name} {job.tests}\n{result.output[-3000:]}")
-        return failed
+    def build_again(self, source: str, code: bytes, job: Job) -> Result:
+        """Builds for a job what depends on the source, of which this is the code."""
+        program, = runner.programs_of(job)
+        folder = self.copy / runner.BUILD / VARIANT
+        compiler, link = runner.flags(VARIANT)
+        if source == STEP:
+            (self.copy / "object.o").write_bytes(code)
+            output = folder / "steps" / pathlib.Path(source).stem
+            return runner.run("link", f"{compiler} object.o {link} -o "
+                              + shlex.quote(str(output)), root=self.copy)
+        if program.endswith("/chatsrv"):
+            (folder / "objects" / f"{pathlib.Path(source).name}.o").write_bytes(code)
+        return self.build([job])
 
-    def noticed_by(self, edit: Edit) -> str:
+    def measure(self, job: Job) -> Result:
+        """Runs a test on the sources as they are; on a busy machine more than once."""
+        for _ in range(3):
+            result = runner.run_job(job, self.copy)
+            if result.passed:
+                break
+        print(f"without an edit: {job.name} {job.tests}: {result.seconds:.1f} s"
+              f"{'' if result.passed else ', FAILS'}", flush=True)
+        return result
+
+    def noticed_by(self, edit: Edit, jobs: List[Job], limits: Dict[Job, int]) -> str:
         """The name of the test that fails; "" if none does."""
-        path = COPY / edit.source
+        path = self.copy / edit.source
         text = self.texts[edit.source]
         path.write_text(text[:edit.start] + edit.text + text[edit.end:])
         try:
@@ -364,53 +426,102 @@ class Judge:
                 return "the compiler"
             if code == self.objects[edit.source]:
                 return "nobody, for the program is the same"
-            built: Set[str] = set()
-            for job in self.tests[edit.source]:
-                if job.command not in built and not self.build(job):
+            built: Set[Tuple[str, ...]] = set()
+            first = [job for job in self.record.best(edit.source)
+                     if any(job.name == other.name for other in jobs)]
+            for job in [*first, *jobs]:
+                programs = tuple(runner.programs_of(job))
+                if programs not in built \
+                        and not self.build_again(edit.source, code, job).passed:
                     return f"{job.name}, which cannot be built"
-                built.add(job.command)
-                limit = int(TIMES * self.seconds[job] + GRACE)
-                if not runner.run_job(job._replace(limit=limit), COPY).passed:
-                    return f"{job.name} {job.tests}".strip()
+                built.add(programs)
+                limit = limits.get(job, 4 * GRACE)
+                result = runner.run_job(job._replace(limit=limit), self.copy)
+                name = self.record.note(edit.source, job, result)
+                if not result.passed:
+                    return f"{job.name} {name}".strip()
             return ""
         finally:
             path.write_text(text)
+            objects = self.copy / runner.BUILD / VARIANT / "objects"
+            if objects.exists():        # so that it need not be compiled once more
+                (objects / f"{path.name}.o").write_bytes(self.objects[edit.source])
 
 
 # ---- The search ------------------------------------------------------------------------
 
 def chosen(wanted: List[str]) -> List[Edit]:
     """All edits that the arguments name and nobody has explained."""
-    names = [name.partition(":") for name in wanted or SOURCES]
     known = explained()
-    return [edit for source, _, function in names if (ROOT / source).exists()
+    sources = list(dict.fromkeys(name.partition(":")[0] for name in wanted)) or SOURCES
+    return [edit for source in sources if (ROOT / source).exists()
             for edit in edits_of(source)
-            if function in ("", edit.function)
-            and not any(fnmatch.fnmatchcase(edit.key(), pattern) for pattern in known)]
+            if (not wanted or any(edit.key().startswith(name + ":")
+                                  or fnmatch.fnmatchcase(edit.key(), pattern(name))
+                                  for name in wanted))
+            and not any(fnmatch.fnmatchcase(edit.key(), other) for other in known)]
 
 
-def explore(edits: List[Edit], minutes: float, thorough: bool) -> List[Edit]:
-    judge = Judge(sorted({edit.source for edit in edits}), thorough)
-    failed = judge.prepare()
-    if failed:
-        sys.exit("these tests fail without any edit:\n" + "\n".join(failed))
-    end = time.monotonic() + 60 * minutes
-    survivors = []
-    noticed = 0
-    for edit in edits:
-        if time.monotonic() > end:
-            break
-        started = time.monotonic()
-        by = judge.noticed_by(edit)
-        if not by:
-            survivors.append(edit)
-        elif not by.startswith(("nobody", "the compiler")):
-            noticed += 1
-        if not by.startswith(("nobody", "the compiler")):
-            print(f"{'ok  ' if by else 'SURVIVES'} {edit.key()} (line {edit.line}; "
-                  f"{by}; {time.monotonic() - started:.1f} s)", flush=True)
-    print(f"{noticed} noticed, {len(survivors)} not")
-    return survivors
+class Search:
+    def __init__(self, edits: List[Edit], minutes: float, thorough: bool) -> None:
+        self.edits, self.minutes = edits, minutes
+        self.left = iter(edits)
+        self.sources = sorted({edit.source for edit in edits})
+        self.record = Record()
+        self.tests = {(edit.source, edit.function):
+                      tests_for(edit.source, self.function(edit), thorough)
+                      for edit in edits}
+        self.survivors: List[Edit] = []
+        self.noticed = 0
+        self.lock = threading.Lock()
+
+    @staticmethod
+    def function(edit: Edit) -> str:
+        """The text of the function that the edit is in."""
+        source = Source(edit.source, (ROOT / edit.source).read_text())
+        begin = max((start for start, _ in source.functions if start <= edit.start),
+                    default=0)
+        end = min((start for start, _ in source.functions if start > edit.start),
+                  default=None)
+        return source.text[begin:end]
+
+    def run(self, workers: int) -> List[Edit]:
+        jobs = list(dict.fromkeys(job for jobs in self.tests.values() for job in jobs))
+        judges = [Judge(number, self.sources, self.record) for number in range(workers)]
+        for judge in judges:
+            built = judge.build(jobs)
+            if not built.passed:
+                sys.exit(built.output)
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            results = dict(zip(jobs, pool.map(judges[0].measure, jobs)))
+            self.limits = {job: int(TIMES * result.seconds + GRACE)
+                           for job, result in results.items()}
+            for result in results.values():
+                if not result.passed:
+                    sys.exit(f"without any edit fails {result.name}:\n{result.output}")
+            self.end = time.monotonic() + 60 * self.minutes
+            for future in [pool.submit(self.work, judge) for judge in judges]:
+                future.result()
+        print(f"{self.noticed} noticed, {len(self.survivors)} not")
+        return self.survivors
+
+    def work(self, judge: Judge) -> None:
+        while time.monotonic() < self.end:
+            with self.lock:
+                edit = next(self.left, None)
+            if edit is None:
+                return
+            started = time.monotonic()
+            by = judge.noticed_by(edit, self.tests[edit.source, edit.function],
+                                  self.limits)
+            if by.startswith(("nobody", "the compiler")):
+                continue
+            with self.lock:
+                self.noticed += bool(by)
+                if not by:
+                    self.survivors.append(edit)
+                print(f"{'ok  ' if by else 'SURVIVES'} {edit.key()} (line {edit.line}; "
+                      f"{by}; {time.monotonic() - started:.1f} s)", flush=True)
 
 
 def main() -> int:
@@ -418,6 +529,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int,
                         default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--jobs", type=int, default=1, help="so many edits at a time")
     parser.add_argument("--thorough", action="store_true", help="run the slow tests, too")
     parser.add_argument("--list", action="store_true", help="only list the edits")
     parser.add_argument("sources", nargs="*")
@@ -429,7 +541,8 @@ def main() -> int:
     print(f"seed {args.seed}, {len(edits)} edits", flush=True)
     random.Random(args.seed).shuffle(edits)
     try:
-        return 1 if explore(edits, args.minutes, args.thorough) else 0
+        search = Search(edits, args.minutes, args.thorough)
+        return 1 if search.run(args.jobs) else 0
     finally:
         shutil.rmtree(COPY, ignore_errors=True)
 

@@ -10,10 +10,12 @@ and give verdicts as it does.
 """
 import itertools
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
 import resource
+import select
 import shlex
 import signal
 import socket
@@ -28,6 +30,7 @@ from test import (ADDRESS, CUT, DEADLINE, GREETING, LINUX, TERMINATED, Peer, Ser
                   ServerCase, numbered, rule, shown)
 
 OWN = "(chatsrv's own rule, not the assignment's)"
+F_SETPIPE_SZ = 1031                     # in <linux/fcntl.h>
 
 
 class ChatsrvCase(ServerCase):
@@ -188,6 +191,8 @@ class Limits(ChatsrvCase):
         slow, = self.join(1, receive_buffer=4096)
         self.exchange(one, numbered(6000, 1000), [one])
         slow.half_close()
+        # What its kernel acknowledges first counts as progress: it may take twice 2 s.
+        self.server.log.wait(b"took no byte", 1, 3 * DEADLINE)
         self.expect_farewell(slow, b"took no byte for 2 s")
 
     @rule(CUT, "look for laggards whenever the feed has grown by a chunk",
@@ -376,6 +381,27 @@ class Log(ChatsrvCase):
             log += os.read(self.server.process.stdout.fileno(), size - len(log))
         return log
 
+    @rule(OWN, "look again after a millisecond; only a log that stays full may wait",
+          read_log=False)
+    @unittest.skipUnless(LINUX, "how much a pipe holds is fixed elsewhere")
+    def test_log_pace(self):
+        """a log that holds little, but is read, does not wait to be written"""
+        one, = self.join(1)
+        log_fd = self.server.process.stdout.fileno()
+        fcntl.fcntl(log_fd, F_SETPIPE_SZ, 4096)
+        texts = numbered(230, 1000)     # just less than the server's buffer holds
+        for _ in range(2):              # we may be held up ourselves
+            self.exchange(one, texts, [one])
+            began, log = time.monotonic(), b""
+            while not log.endswith(texts[-1] + b"\n"):
+                select.select([log_fd], [], [])
+                time.sleep(0.001)       # until the server has found it full
+                log += os.read(log_fd, 1 << 16)
+            if time.monotonic() < began + 3:
+                return
+        self.server.fail("230 lines of log in less than 3 s",
+                         "more than 10 ms for each of them")
+
     @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
           read_log=False)
     def test_full_log(self):
@@ -423,6 +449,23 @@ class Lifetime(ChatsrvCase):
         self.server.expect_end(0)
         for peer in (one, two):
             self.expect_farewell(peer, b"server stopping")
+
+    @rule(OWN, "shutdown(2) tells them; who has left need not be waited for")
+    def test_sigterm_soon(self):
+        """clients that leave when they see the end do not keep the server from ending"""
+        for _ in range(8):
+            with Server(options="", says=OWN) as server:
+                one = server.connect()
+                one.sync()
+                began = time.monotonic()
+                server.process.terminate()
+                one.expect_closed()
+                one.sock.close()
+                server.expect_end(0)
+                if time.monotonic() < began + 0.9:
+                    return
+        self.server.fail("an end as soon as the last client has left",
+                         "it came no sooner than a second after the signal")
 
     @rule(OWN, "wait a second for slow readers, not for ever")
     def test_sigterm_stalled(self):
@@ -508,7 +551,7 @@ class Lifetime(ChatsrvCase):
         self.exchange(one, numbered(1000, 1000), [one])
         self.server.process.terminate()
         self.server.end_is_due = True
-        if not self.server.has_ended(within=DEADLINE):
+        if not self.server.has_ended(within=3 * DEADLINE):      # it waits for 2 s
             self.server.fail("an end, though nobody reads the log", "it still runs")
         self.server.process.stdout.close()
 

@@ -14,6 +14,8 @@
  *   FAULTS_FAIL    N: the Nth of the calls fails, with the error given below
  *   FAULTS_SPARE   an IPv4 address whose connections are spared
  *   FAULTS_COUNTS  a file of two uint64_t: calls that could have failed, and faults
+ *   FAULTS_UNNAMED if set, standard output cannot be opened a second time, as pipes
+ *                  cannot on macOS and the BSDs
  *
  * The log, write(1), fails by rule only. Used by faults_test.py, which also builds it.
  */
@@ -312,6 +314,21 @@ int __real_epoll_create1(int flags);
 int __wrap_epoll_create1(int flags)
 {
     return FAIL_OR(epoll_create1, (flags), NO_FD, EMFILE);
+}
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...)
+{
+    if (strcmp(path, "/proc/self/fd/1") != 0 || getenv("FAULTS_UNNAMED") == NULL)
+        return __real_open(path, flags);
+    errno = ENOENT;
+    return -1;
+}
+
+char *__real_ttyname(int fd);
+char *__wrap_ttyname(int fd)
+{
+    return getenv("FAULTS_UNNAMED") == NULL ? __real_ttyname(fd) : NULL;
 }
 
 int __real_pipe(int fds[2]);

@@ -207,8 +207,9 @@ class Harmless(unittest.TestCase):
     """Short reads and writes, interruptions, false alarms:
     all the other tests still pass."""
 
-    def run_tests(self, *command: str, faults: str = HARMLESS) -> None:
-        with environment(FAULTS=faults, FAULTS_SEED=str(SEED)), subprocess.Popen(
+    def run_tests(self, *command: str, **faults: str) -> None:
+        faults = faults or {"FAULTS": HARMLESS, "FAULTS_SEED": str(SEED)}
+        with environment(**faults), subprocess.Popen(
                 [sys.executable, *command], cwd=ROOT / "tests", stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, universal_newlines=True) as process:
             try:
@@ -232,7 +233,8 @@ class Harmless(unittest.TestCase):
         """A refusal is a single send, for which there is always room in real life."""
         self.run_tests("system/chatsrv_test.py",
                        "--server", final() + " {options} {port}",
-                       *REFUSALS, faults=re.sub(r"send:\S+", "", HARMLESS))
+                       *REFUSALS, FAULTS=re.sub(r"send:\S+", "", HARMLESS),
+                       FAULTS_SEED=str(SEED))
 
     def test_step6(self):
         self.run_tests("test.py", "--server", step6() + " {port}")
@@ -244,6 +246,18 @@ class Harmless(unittest.TestCase):
     def test_step6_model(self):
         self.run_tests("system/model_test.py", "--server", step6() + " {port}",
                        "--seed", str(SEED), "--drop-tail")
+
+    def test_final_unnamed_pipe(self):
+        """The log cannot be opened a second time, as a pipe on macOS and the BSDs."""
+        self.run_tests("system/chatsrv_test.py",
+                       "--server", final() + " {options} {port}", "Log",
+                       "Lifetime.test_sigterm_unread_log",
+                       "Lifetime.test_sigterm_closed_log", FAULTS_UNNAMED="1")
+
+    def test_final_unnamed_terminal(self):
+        self.run_tests("system/promises_test.py",
+                       "--server", final() + " {options} {port}",
+                       "Log.test_terminal_unread", FAULTS_UNNAMED="1")
 
 
 class Harmful(unittest.TestCase):
@@ -436,6 +450,7 @@ class Torture(unittest.TestCase):
                     support.wait_until(lambda: server.descriptors() <= descriptors,
                                        "descriptors to be closed")
                     self.check_stop(server)
+            self.assertEqual(server.log.count(b"too many"), 0, "of 9 that may come")
             server.expect_clean_stderr()
             return served, counts(path)
 
@@ -467,7 +482,7 @@ class Torture(unittest.TestCase):
         self.assertGreater(unserved, 3)
 
     def test_final(self):
-        self.torture(final() + " -c 3 {port}", self.TAIL + b"\n")
+        self.torture(final() + " -c 3 -i 9 {port}", self.TAIL + b"\n")
 
     def test_step6(self):
         self.torture(step6() + " {port}", b"")

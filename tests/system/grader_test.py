@@ -201,44 +201,73 @@ class Starts(GraderCase):
         self.assertFalse(os.path.exists(f"/proc/{pid}"), said)
 
 
-@unittest.skipUnless(shutil.which("unshare") and shutil.which("setpriv"),
-                     "no sandbox here")
-class Class(GraderCase):
-    """grade.py is right about each, and outlives all of them."""
-    FOLDERS = {         # what builds it, and the verdict
-        "asks": ("read answer </dev/tty", "not built: make: exit status"),
-        "broken": ("cc none.c", "not built: make: exit status"),
-        "nothing": ("true", r"there is no \./chatsrv"),
-        "forks": ("while :; do sh -c ': & :' & done", "not built"),
-        "kills": ("printf '#!/bin/sh\\nkill -9 -1\\n' >chatsrv; chmod +x chatsrv",
-                  "At its start the server ended"),
-        "talks": ("printf '#!/bin/sh\\nyes\\n' >chatsrv; chmod +x chatsrv",
-                  "does not listen"),
-        "right": ("printf '#!/bin/sh\\nexec /bin/sh -c ./step6\\n' >chatsrv;"
-                  " chmod +x chatsrv", "all passed"),
-    }
+class Recipes(GraderCase):
+    """The scripts in notes/teaching.md, on Test1 alone."""
 
-    def test_class(self):
-        for name, (command, _) in self.FOLDERS.items():
-            (self.folder / name).mkdir()
-            (self.folder / name / "Makefile").write_text(f"all:\n\t{command}\n")
-        shutil.copy(f"{STEPS}/6-broadcast", str(self.folder / "right" / "step6"))
-        (self.folder / "right" / "out").symlink_to("/")
-        table = self.folder / "r.csv"
+    def recipe(self, head: str) -> str:
+        text = (support.ROOT / "notes" / "teaching.md").read_text()
+        script = re.search(re.escape(head) + r".*?```sh\n(.*?)```", text, re.S)[1]
+        self.assertIn("--limit 300", script)
+        return script.replace("--limit 300", "--limit 300 Test1")
+
+    def run_script(self, script: str) -> str:
         done = subprocess.run(
-            [sys.executable, str(support.ROOT / "tests/grade.py"), "--csv", str(table),
-             "--html", str(self.folder / "r.html"),
-             *(str(self.folder / name) for name in self.FOLDERS)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
-        if done.returncode == 3:
-            self.skipTest(done.stdout)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        for name, (_, words) in self.FOLDERS.items():
-            self.assertRegex(done.stdout, rf"/{name}: .*({words})")
-        self.assertEqual(len(table.read_text().splitlines()), 1 + len(self.FOLDERS))
-        page = (self.folder / "r.html").read_text()
-        self.assertNotIn("<script", page)
-        self.assertEqual(page.count("<h2"), len(self.FOLDERS))
+            ["sh", "-c", script], cwd=str(self.folder), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, universal_newlines=True,
+            env={**os.environ, "CHATSRV_TEST_SERVER": "./chatsrv {port}"})
+        return done.stdout
+
+    def submission(self, folder: pathlib.Path, source: pathlib.Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "Makefile").write_text(
+            f"all:\n\tcp {shlex.quote(str(STEPS))}/1-accept chatsrv\n")
+        source.mkdir(parents=True, exist_ok=True)
+        shutil.copy(test.__file__, str(source))
+
+    def test_gradescope(self):
+        self.submission(self.folder / "submission", self.folder / "source")
+        (self.folder / "results").mkdir()
+        script = self.recipe("**Gradescope**").replace("/autograder", str(self.folder))
+        said = self.run_script(script)
+        results = json.loads((self.folder / "results" / "results.json").read_text())
+        self.assertEqual(results["score"], 1, said)
+
+    def test_vpl(self):
+        self.submission(self.folder, self.folder)
+        said = self.run_script(self.recipe("**VPL**") + "./vpl_execution")
+        self.assertIn("\nGrade :=>> 100\n", said)
+
+
+class Schema(GraderCase):
+    """A JUnit file is as junit.xsd wants it."""
+    XSD = pathlib.Path(__file__).with_name("junit.xsd")
+
+    def is_valid(self) -> bool:
+        done = subprocess.run(["xmllint", "--noout", "--schema", str(self.XSD),
+                               str(self.junit)], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, universal_newlines=True)
+        self.said = done.stdout
+        return done.returncode == 0
+
+    def test_verdicts(self):
+        """all kinds of them"""
+        talker = self.program("talker.py", TALKER)
+        for server in (shlex.quote(f"{STEPS}/4-welcome"), f"{sys.executable} {talker}",
+                       "false", "./none-such"):
+            grade("Test1", "Test5", "TestRules.test_limit", *self.files,
+                  server=server + " {port}")
+            self.assertTrue(self.is_valid(), self.said)
+
+    def test_wrong_files(self):
+        """the schema can find fault"""
+        grade("Test1", *self.files)
+        right = self.junit.read_text()
+        for old, new in (('tests="1"', 'tests="one"'), (' time="', ' thyme="'),
+                         ("<testcase", "<test"), ("</testcase>", "<error/></testcase>"),
+                         ('name="test_', 'name="a test '), ("</testsuites>", "")):
+            self.assertIn(old, right)
+            self.junit.write_text(right.replace(old, new))
+            self.assertFalse(self.is_valid(), self.said)
 
 
 if __name__ == "__main__":

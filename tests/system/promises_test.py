@@ -16,7 +16,9 @@ import select
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import termios
 import time
@@ -172,6 +174,16 @@ def to_file(path: str, append: bool = False, before: str = "") -> str:
     return f"sh -c {shlex.quote(script)} {test.COMMAND}"
 
 
+def to_socket(path: str) -> str:
+    """The command that starts the server with its log going to that Unix socket."""
+    script = ("import os, socket, sys\n"
+              "log = socket.socket(socket.AF_UNIX)\n"
+              "log.connect(sys.argv[1])\n"
+              "os.dup2(log.fileno(), 1)\n"
+              "os.execvp(sys.argv[2], sys.argv[2:])\n")
+    return f"{sys.executable} -c {shlex.quote(script)} {path} {test.COMMAND}"
+
+
 class Log(unittest.TestCase):
     """The log never holds up the server, and says what is missing."""
 
@@ -203,6 +215,25 @@ class Log(unittest.TestCase):
         """Standard output is a terminal that nobody reads."""
         with self.terminal(), Server(to_file(self.name)) as server:
             self.chat(server, numbered(3000, 100))
+
+    def test_socket(self):
+        """Standard output is a socket, as under systemd: its reader holds up nobody."""
+        with tempfile.TemporaryDirectory() as folder, \
+                socket.socket(socket.AF_UNIX) as listener:
+            path = os.path.join(folder, "log")
+            listener.bind(path)
+            listener.listen(1)
+            with Server(to_socket(path)) as server:
+                texts = numbered(8000, 100)
+                one = self.chat(server, texts)
+                reader, _ = listener.accept()
+                log = b""
+                with reader:
+                    while b"the end" not in log:
+                        log += reader.recv(1 << 16)
+                        one.send(b"the end\n")
+                        one.collect(b"the end")
+                self.expect_complete(log, len(texts))
 
     @unittest.skipUnless(LINUX, "flags are looked up in /proc")
     def test_flags(self):

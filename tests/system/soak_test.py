@@ -2,7 +2,7 @@
 """A long chat under bad conditions; every byte of it is checked (Linux).
 
     python3 tests/system/soak_test.py [--server 'CMD {options} {port}'] [--minutes 10]
-                                      [--seed N]
+                                      [--seed N] [--protected]
 
 Three hundred clients come, talk, stall, trickle, half-close, reset and leave at random.
 The server's limits are small, its log is read slowly at times, and now and then it is
@@ -18,6 +18,10 @@ the last. Then:
     whether or not the server was stopped meanwhile;
   - the log has one end for each connection accepted, and says how many lines it lacks;
   - memory and descriptors are back where they were, and the server ends with status 0.
+
+With --protected the server limits each client to so many messages a second and each
+address to one client. Then some connect a second time; by the log, no address ever has
+two clients, and nobody is refused as the second without a first.
 
 Each client has an address of its own (127.x.y.z), which marks its lines. The seed, which
 is printed, repeats the clients' choices, but not the order of events.
@@ -49,6 +53,8 @@ CLIENTS = 300
 WITNESSES = 4
 IDLE, STALL, LAG, PLACES = 6, 3, 500_000, 290   # the server's -t, -s, -b and -c
 OPTIONS = f"-t {IDLE} -s {STALL} -b {LAG} -c {PLACES}"
+PROTECTED = "-r 200 -i 1"
+SECONDS = 5             # so many second connections at a time
 IN_FLIGHT = 100_000     # bytes said and not yet seen by the witness; more than fit a
                         # socket's buffer might get a client cut off that reads
 EACH = 40_000           # ... and how many of them may be one client's
@@ -208,8 +214,9 @@ class Witness(Client):
 
 
 class Soak:
-    def __init__(self, server: Server, seed: int) -> None:
+    def __init__(self, server: Server, seed: int, protected: bool) -> None:
         self.server, self.random = server, random.Random(seed)
+        self.protected = protected
         self.port = server.port
         self.log_fd = server.process.stdout.fileno()
         os.set_blocking(self.log_fd, False)
@@ -226,6 +233,8 @@ class Soak:
         self.messages = self.visits = 0
         self.accepted: Dict[bytes, bool] = {}   # connections logged that have not ended
         self.orphans = 0                # ends in the log without a beginning
+        self.present: Dict[bytes, int] = {}     # clients of an address, by the log
+        self.seconds: Deque[socket.socket] = collections.deque()
         self.log_again = 0.0            # when the log is read again
         self.stop_at = self.continue_at = 0.0       # the server's next pause, and its end
         self.paused_until = 0.0
@@ -319,8 +328,10 @@ class Soak:
             if at >= 0:
                 client.place = client.hello_at - (at + 2 + len(client.hello))
                 if self.chat_at(client.place - 1, 1) not in (b"\n", b""):
-                    raise Wrong(f"{client.address} began in the middle of a line: "
-                                f"{shown(client.got)}")
+                    began = self.chat.find(client.got[:at]) + self.chat_base
+                    raise Wrong(f"{client.address} began in the middle of a line, at "
+                                f"{client.place}: {shown(client.got)}; the chat has "
+                                f"that at {began}")
         if client.place is not None:
             self.check_stream(client)
         elif len(client.got) > LAG:
@@ -390,12 +401,28 @@ class Soak:
             match = LOGGED.match(line)
             kind, rest = match.groups() if match else (b"other", line)
             self.logged[kind] += int(rest.split()[0]) if kind == b"dropped" else 1
+            name, _, reason = rest.strip().partition(b" ")
             if kind == b"accepted connection":
-                self.accepted[rest.strip()] = True
+                self.accepted[name] = True
+                self.count_present(name, 1)
             elif kind == b"connection terminated":
-                name, _, reason = rest.strip().partition(b" ")
+                self.count_present(name, -1)
                 self.on_terminated(name, reason.strip(b"()"))
+            elif kind == b"refused connection" and b"too many" in reason:
+                self.count_present(name, 0)
+            elif kind == b"dropped":
+                self.present.clear()
         return bool(data)
+
+    def count_present(self, name: bytes, change: int) -> None:
+        """With -i 1: no address has two clients, and a refusal means that it has one."""
+        address = name.rpartition(b":")[0]
+        due = 0 if change > 0 else 1
+        before = self.present.get(address, due)     # behind a gap in the log nobody knows
+        if self.protected and before != due:
+            what = {1: "came", -1: "left", 0: "was refused"}[change]
+            raise Wrong(f"{name.decode()} {what} when {before} of its address were there")
+        self.present[address] = before + change
 
     def on_terminated(self, name: bytes, reason: bytes) -> None:
         if not self.accepted.pop(name, False):
@@ -430,6 +457,8 @@ class Soak:
                     or self.turned >= client.end_at and client.finish():
                 self.remove(client)
                 continue
+            if self.protected and client.greeted and self.random.random() < 0.01:
+                self.connect_again(client)
             if client.half_closed or client.refused:
                 continue
             if not client.to_send and client.in_flight() < EACH \
@@ -440,6 +469,16 @@ class Soak:
                 before = client.in_flight()
                 client.send(stopped)
                 room -= client.in_flight() - before
+
+    def connect_again(self, client: Client) -> None:
+        """One too many, unless the first one has left: the log tells."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.bind((client.address, 0))
+        sock.connect_ex((test.HOST, self.port))
+        self.seconds.append(sock)
+        if len(self.seconds) > SECONDS:
+            self.seconds.popleft().close()
 
     def remove(self, client: Client) -> None:
         """The connection is over, but what it said may still come."""
@@ -510,15 +549,17 @@ class Soak:
             self.turn(0.002)
             self.disturb()
             self.act()
-        self.leave()
+        self.leave(descriptors)
         self.check_back(descriptors, memory)
         self.stop()
         self.check_log()
 
-    def leave(self) -> None:
+    def leave(self, descriptors: int) -> None:
         """All clients leave; the witnesses see what they have said."""
         self.server.process.send_signal(signal.SIGCONT)
         self.log_again = self.stop_at = self.continue_at = 0
+        while self.seconds:
+            self.seconds.popleft().close()
         for client in self.clients:
             client.end_at, client.piece, client.reads = self.turned, 1 << 16, "all"
             with contextlib.suppress(KeyError, ValueError):
@@ -532,6 +573,8 @@ class Soak:
         self.barrier()
         self.await_("the ends in the log", lambda: len(self.accepted) <= WITNESSES
                     or self.logged[b"dropped"] > 0)
+        self.await_("the end of all connections",
+                    lambda: self.server.descriptors() <= descriptors)
         while self.read_log():
             pass
         self.barrier()
@@ -600,14 +643,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int,
                         default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--protected", action="store_true")
     args = parser.parse_args()
+    options = f"{OPTIONS} {PROTECTED}" if args.protected else OPTIONS
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(f"seed {args.seed}", flush=True)
     try:
-        with Server(args.server, OPTIONS, read_log=False) as server:
+        with Server(args.server, options, read_log=False) as server:
             server.connect().reset()    # waits until it listens
-            soak = Soak(server, args.seed)
+            soak = Soak(server, args.seed, args.protected)
             soak.run(args.minutes)
         server.expect_clean_stderr()    # leaks are reported at the very end
     except (Verdict, Wrong) as wrong:
@@ -616,7 +661,8 @@ def main() -> int:
             print(line.decode(errors="backslashreplace"))
         return 1
     print(f"ok: {soak.visits} visits, {soak.messages} messages, "
-          f"{soak.witnesses[0].place >> 10} KiB; "
+          f"{soak.witnesses[0].place >> 10} KiB, "
+          f"{soak.logged[b'refused connection']} refused; "
           f"the log dropped {soak.logged[b'dropped']} lines")
     for reason, count in soak.reasons.most_common():
         print(f"    {count:6} {reason.decode(errors='backslashreplace')}")
