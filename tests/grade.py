@@ -9,7 +9,7 @@
     --checks NAMES   as for test.py, in one word: 'Test1 Test2 Test3' (all)
     --points LIST    as for test.py
     --jobs N         how many at a time (one per processor)
-    --limit SECONDS  for the tests of one folder (150)
+    --limit SECONDS  for the tests of one folder (300)
     --memory MB      of address space for each process (1024; 0: no limit)
     --trust          without a sandbox: only for what you have read
 
@@ -436,7 +436,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--checks", default="")
     parser.add_argument("--points", default="")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--limit", type=float, default=150)
+    parser.add_argument("--limit", type=float, default=300)
     parser.add_argument("--memory", type=int, default=1024)
     parser.add_argument("--trust", action="store_true")
     parser.add_argument("--csv")

@@ -75,6 +75,7 @@ DEADLINE = float(os.environ.get("CHATSRV_TEST_DEADLINE") or 5)  # s; waits end e
 START = max(10.0, 2 * DEADLINE)         # s, for the server to listen
 CHECK_LIMIT = 12 * DEADLINE             # s, for one check
 PATIENCE = 6 * DEADLINE     # s of waiting in vain, after which the waits become shorter
+IN_VAIN = 12 * DEADLINE     # s for all checks that fail; then the others have to be quick
 SETTLE = 0.2        # s, for what must not happen where no event would come after it
 IDLE_SHARE = 0.2    # of a processor's time: a server that uses more is not idle
 MESSAGE_MAX = 1024  # bytes, newline excluded
@@ -149,6 +150,7 @@ class Patience:
     """How long to wait. After much waiting in vain the waits become shorter, so that
     a hopeless server is graded soon; a right one keeps nobody waiting."""
     wasted = 0.0
+    in_vain = 0.0       # seconds that checks took which did not pass
 
     @classmethod
     def seconds(cls) -> float:
@@ -1073,6 +1075,9 @@ class NotLookedAt(unittest.SkipTest):
     """The server does not yet do what would have to be looked at."""
 
 
+NO_TIME = "needs time, which the checks that failed have used up"
+
+
 class Abilities(NamedTuple):
     """What the server does already, however badly, seen from its clients in one visit."""
     hangs_up: bool      # as step 1 does
@@ -1124,6 +1129,8 @@ class ServerCase(unittest.TestCase):
     failed: Set[str] = set()                      # checks that have failed
 
     def setUp(self) -> None:
+        if Patience.in_vain > IN_VAIN + 3 * DEADLINE:
+            raise NotLookedAt(NO_TIME)
         check = getattr(self, self.name())
         self.expect_stage(check.stage)
         for name in check.after:
@@ -1390,14 +1397,22 @@ class TestRules(ServerCase):
         """the greeting is text that ends with a newline, and has no NUL"""
         one = self.server.connect()
         one.line("a greeting that ends with a newline")
-        while one.receive(SETTLE):
-            pass
+        self.expect_silence(one)
         if b"\0" in one.unread():
             self.server.fail("a greeting of text, and nothing behind it",
                              shown(one.unread()))
         if one.rest:
             self.server.fail("a greeting that ends with a newline",
                              f"behind its last newline {shown(one.rest)}")
+
+    def expect_silence(self, peer: Peer) -> None:
+        """Reads the rest of the greeting, after which nothing comes by itself."""
+        end = time.monotonic() + DEADLINE
+        while peer.receive(SETTLE):
+            if peer.received > 1 << 20 or time.monotonic() > end:
+                self.server.fail("a greeting, and nothing more until somebody speaks",
+                                 f"{peer.received} bytes, and still more: "
+                                 + shown(peer.unread()[:1000]))
 
     @rule(GREETING, "the greeting is for the newcomer alone", stage=6)
     def test_greeting_for_one(self):
@@ -1428,8 +1443,7 @@ class TestRules(ServerCase):
         one, = self.join(1)
         usual = self.server.connect()
         usual.read(7, "a greeting")
-        while usual.receive(SETTLE):
-            pass
+        self.expect_silence(usual)
         greeting = [bare(line) for line in usual.inbox]
         for turn in range(12):
             with self.server.held():
@@ -2461,7 +2475,8 @@ class Records:
             step = record.cause or f"{record.name}: {record.title}"
             if record.status == "failed" and step not in found:
                 found.append(step)
-        causes = [cause for cause in self.causes() if cause in found]
+        causes = [cause for cause, records in self.causes().items()
+                  if cause in found and records[1:]]
         return (causes + [step for step in found if step not in causes])[:3]
 
 
@@ -2480,6 +2495,7 @@ class Result(unittest.TextTestResult):
     traceback = False
     records = Records([])
     deadline = 0.0          # when the whole run ends, or 0
+    allowed = CHECK_LIMIT   # seconds, for the check that is running
 
     def getDescription(self, test) -> str:
         says = test.shortDescription()
@@ -2491,17 +2507,25 @@ class Result(unittest.TextTestResult):
     def startTest(self, test) -> None:
         super().startTest(test)
         self.started = time.monotonic()
-        left = Result.deadline - self.started if Result.deadline else CHECK_LIMIT
-        if left <= 0:
+        self.expect_time_left()
+        Result.allowed = min(CHECK_LIMIT, max(IN_VAIN - Patience.in_vain, DEADLINE))
+        if hasattr(signal, "setitimer"):
+            left = Result.deadline - self.started if Result.deadline else CHECK_LIMIT
+            signal.setitimer(signal.ITIMER_REAL, min(left, Result.allowed))
+
+    @staticmethod
+    def expect_time_left() -> None:
+        if Result.deadline and time.monotonic() >= Result.deadline:
             Result.records.interrupted = "the limit for the whole run was reached"
             raise KeyboardInterrupt
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, min(left, CHECK_LIMIT))
 
     def stopTest(self, test) -> None:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        self.record(test).seconds = time.monotonic() - self.started
+        record = self.record(test)
+        record.seconds = time.monotonic() - self.started
+        if record.status not in ("passed", "skipped"):
+            Patience.in_vain += record.seconds
         Result.records.write()
         super().stopTest(test)
 
@@ -2660,9 +2684,13 @@ def parse_points(text: str) -> Dict[str, float]:
 
 
 def too_long(*_) -> None:
-    """A check has used up its time. The server is blamed for that, not the check."""
+    """A check has used up its time. The server is blamed for that, not the check; unless
+    other checks, or the whole run, have left it too little."""
+    Result.expect_time_left()
     for server in Server.alive[-1:]:
         server.judged = True
+        if Result.allowed < CHECK_LIMIT:
+            raise NotLookedAt(NO_TIME)
         raise verdict(expected=f"a check that is over within {CHECK_LIMIT:g} s",
                       came="the server answers, but too slowly", says=server.says,
                       look=server.look)
