@@ -348,17 +348,17 @@ static bool text_byte(struct edit *e, char byte)
     uint32_t point;
 
     e->part[e->part_len++] = byte;
-    int length = utf8_decode(e->part, e->part_len, &point);
-    if (length == UTF8_INCOMPLETE)
+    int char_len = utf8_decode(e->part, e->part_len, &point);
+    if (char_len == UTF8_INCOMPLETE)
         return true;
     if (e->part_unwanted)
         e->part_unwanted = false;
-    else if (length == UTF8_INVALID)
+    else if (char_len == UTF8_INVALID)
         text_insert(e, "\xef\xbf\xbd", 3); /* U+FFFD, the replacement character */
     else
         text_insert(e, e->part, e->part_len);
     e->part_len = 0;
-    return first || length != UTF8_INVALID;
+    return first || char_len != UTF8_INVALID;
 }
 
 /* Does an escape sequence go on behind this byte, which follows `len` others? */

@@ -14,7 +14,7 @@
 #include "show.h"
 #include "tty.h"
 
-/* A window that has kept its size for so many milliseconds is not being dragged. */
+/* A window that has kept its size for this many milliseconds is not being dragged. */
 enum { SETTLE_MS = 100, ROWS_DEFAULT = 24 };
 
 FILE *screen_print(void)

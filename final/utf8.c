@@ -36,15 +36,15 @@ int utf8_decode(const char *bytes, size_t len, uint32_t *point)
     if (len == 0)
         return UTF8_INCOMPLETE;
     unsigned char lead = (unsigned char)bytes[0];
-    int length = lead_length(lead);
-    if (length == UTF8_INVALID)
+    int char_len = lead_length(lead);
+    if (char_len == UTF8_INVALID)
         return UTF8_INVALID;
-    uint32_t least = leads[length - 1].least;
-    uint32_t bits = lead & (unsigned char)~leads[length - 1].mask;
-    for (int have = 1; prefix_valid(bits, length - have, least); have++) {
-        if (have == length) {
+    uint32_t least = leads[char_len - 1].least;
+    uint32_t bits = lead & (unsigned char)~leads[char_len - 1].mask;
+    for (int have = 1; prefix_valid(bits, char_len - have, least); have++) {
+        if (have == char_len) {
             *point = bits;
-            return length;
+            return char_len;
         }
         if ((size_t)have == len)
             return UTF8_INCOMPLETE;
@@ -109,8 +109,8 @@ static size_t ascii_length(const char *bytes, size_t len)
 static size_t printable_length(const char *bytes, size_t len)
 {
     uint32_t point;
-    int length = utf8_decode(bytes, len, &point);
-    return length > 0 && utf8_printable(point) ? (size_t)length : 0;
+    int char_len = utf8_decode(bytes, len, &point);
+    return char_len > 0 && utf8_printable(point) ? (size_t)char_len : 0;
 }
 
 size_t utf8_visible(char *out, const char *bytes, size_t len)

@@ -58,13 +58,13 @@ static int output_check(struct output *out, const char *controls)
     fclose(out->file);
     for (size_t at = 0; at < out->len;) {
         uint32_t point = 0;
-        int length = utf8_decode(out->bytes + at, out->len - at, &point);
-        CHECK(length > 0);
+        int char_len = utf8_decode(out->bytes + at, out->len - at, &point);
+        CHECK(char_len > 0);
         if (point == 0x1b) {
             at += escape_length(out->bytes + at, out->len - at);
             continue;
         }
-        at += (size_t)length;
+        at += (size_t)char_len;
         if (point == '\r' || point == '\n')
             columns = 0;
         else if (utf8_printable(point) && wcwidth((wchar_t)point) > 0)
@@ -217,7 +217,7 @@ static void window_write(struct output *out, enum cell cell)
     fclose(out->file);
     for (size_t at = 0; at < out->len;) {
         uint32_t point = 0;
-        int length = utf8_decode(out->bytes + at, out->len - at, &point);
+        int char_len = utf8_decode(out->bytes + at, out->len - at, &point);
 
         if (point == 0x1b) {
             size_t escape = escape_length(out->bytes + at, out->len - at);
@@ -225,7 +225,7 @@ static void window_write(struct output *out, enum cell cell)
             at += escape;
             continue;
         }
-        at += (size_t)length;
+        at += (size_t)char_len;
         if (point == '\r') {
             window.column = 0;
             window.pending = false;
@@ -285,10 +285,10 @@ static void line_check(const struct edit *e)
     CHECK(e->killed_len <= EDIT_MAX && e->recalled <= e->remembered);
     for (size_t at = 0; at < e->len;) {
         uint32_t point;
-        int length = utf8_decode(e->text + at, e->len - at, &point);
-        CHECK(length > 0);
+        int char_len = utf8_decode(e->text + at, e->len - at, &point);
+        CHECK(char_len > 0);
         boundary |= at == e->cursor;
-        at += (size_t)length;
+        at += (size_t)char_len;
     }
     CHECK(boundary);
 }
