@@ -51,6 +51,15 @@ class ChatsrvCase(ServerCase):
     def expect_farewell(self, peer: Peer, reason: bytes) -> None:
         self.server.expect_log(b"connection terminated: %s (%s)" % (peer.address, reason))
 
+    @staticmethod
+    def await_refusal(server: Server) -> None:
+        """Waits until nobody can connect: at the latest, when the server has ended."""
+        while not server.has_ended():
+            with socket.socket() as probe:
+                if probe.connect_ex((test.HOST, server.port)):
+                    return
+            time.sleep(0.002)
+
 
 class Messages(ChatsrvCase):
     """What a message looks like to its receivers."""
@@ -534,15 +543,6 @@ class Lifetime(ChatsrvCase):
         slow.sync()
         self.exchange(one, numbered(6000, 1000), [])
         one.sync()
-
-    @staticmethod
-    def await_refusal(server: Server) -> None:
-        """Waits until nobody can connect: at the latest, when the server has ended."""
-        while not server.has_ended():
-            with socket.socket() as probe:
-                if probe.connect_ex((test.HOST, server.port)):
-                    return
-            time.sleep(0.002)
 
     @rule(OWN, "the log's reader gets no more time than slow clients do", read_log=False)
     def test_sigterm_unread_log(self):
