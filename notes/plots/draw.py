@@ -40,8 +40,8 @@ FIGURES = {
 }
 
 # Each server looks the same in all figures: a line type of curves.gp.
-STYLES = {"final": 1, "step 6": 2, "floor": 3, "redis": 4, "nats": 5, "room": 6, "peer": 7,
-          "evloop": 1, "poll": 4}
+STYLES = {"final": 1, "step 6": 2, "floor": 3, "redis": 4, "nats": 5, "room": 6,
+          "peer": 7, "evloop": 1, "poll": 4}
 
 Lines = Dict[str, List[List[float]]]    # name of a line: its points
 

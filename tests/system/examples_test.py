@@ -1431,7 +1431,7 @@ class TestEdgeChat(ExampleTest):
         self.finish(server)
 
     def test_flooder_starves_nobody(self):
-        """the other's line comes behind a few kilobytes of the flooder's, not behind all"""
+        """the other's line comes after a few kilobytes of the flooder's, not after all"""
         server = self.server()
         flooder, other, reader = self.join(), self.join(), self.join()
         self.pause(server)
