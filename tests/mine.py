@@ -10,6 +10,7 @@ The Makefile calls `python3 tests/mine.py start|mine|compare N`. Environment: CO
 LINK: how to compile in a folder of the repository, and what follows the sources.
 """
 import ast
+import concurrent.futures
 import difflib
 import hashlib
 import os
@@ -19,7 +20,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+import threading
+from typing import Callable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MINE = ROOT / "mine"
@@ -36,6 +38,8 @@ FAULTS = ((2, "recv:EINTR:100 recv:EAGAIN:200 recv:short:500 read:EINTR:100",
            "recv() brings less than was sent, or says EAGAIN or EINTR"),
           (4, "send:EINTR:100 send:EAGAIN:400 send:short:1000",
            "send() takes a part of the bytes, or says EAGAIN or EINTR"))
+FAULTS_TOLD = ("This was with calls that do less than they were asked for, as all of them"
+               " may:")
 
 
 def tell(text: str = "", end: str = "\n") -> None:
@@ -150,15 +154,16 @@ def compile_step(number: int, program: pathlib.Path, extra: str = "",
         if result.returncode == 0 \
                 or not re.search(r"sanitize|lib[alu]san", result.stdout):
             break           # else this compiler has no sanitizers
-        tell("without sanitizers, for this compiler has none")
+        if not extra:       # said once
+            tell("without sanitizers, for this compiler has none")
     return result.returncode == 0, result.stdout
 
 
-def sanitizer_said(program: pathlib.Path) -> str:
+def sanitizer_said(program: pathlib.Path, reports: str) -> str:
     """What AddressSanitizer and its kin had to say of a program:
     what, where, freed where."""
     lines: List[str] = []
-    for report in sorted(BUILD.glob(f"{program.name}.report.*")):
+    for report in sorted(BUILD.glob(f"{reports}.*")):
         for line in report.read_text(errors="replace").splitlines():
             head = re.search(r"ERROR: (\w+: [\w -]+?)(?: on | \(| in |$)"
                              r"|runtime error: (.*)", line)
@@ -176,27 +181,41 @@ def mine_file(program: pathlib.Path) -> pathlib.Path:
     return MINE / (re.sub("-(faults|plain)$", "", program.name) + ".c")
 
 
+running: Set[subprocess.Popen] = set()      # test.py, in one lane or both
+stopped = threading.Event()                 # there is a verdict, or somebody pressed ^C
+
+
+def stop() -> None:
+    """Ends what runs, and lets nothing more begin."""
+    stopped.set()
+    for process in list(running):
+        process.send_signal(signal.SIGINT)      # test.py then ends its servers
+
+
 def run_tests(names: List[str], program: pathlib.Path,
               **environment: str) -> Tuple[bool, str]:
     """Runs tests of test.py on a program.
 
     Returns whether all passed and what was said.
     """
-    for report in BUILD.glob(f"{program.name}.report.*"):
+    if stopped.is_set():
+        return False, ""
+    reports = f"{program.name}.{names[0]}.report"
+    for report in BUILD.glob(f"{reports}.*"):
         report.unlink()
-    options = f"log_path={shown(BUILD)}/{program.name}.report"
+    options = f"log_path={shown(BUILD)}/{reports}"
     environment = {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": options, **environment}
     command = [sys.executable, "tests/test.py", "--server",
                f"{shown(program)} {{port}}", "-f", *names]
     with subprocess.Popen(command, cwd=str(ROOT), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, universal_newlines=True,
                           errors="replace", env={**os.environ, **environment}) as process:
-        try:
-            said = process.communicate()[0]
-        except KeyboardInterrupt:       # test.py gets it too, and ends its servers
-            process.communicate()
-            raise
-    report = sanitizer_said(program)
+        running.add(process)
+        if stopped.is_set():
+            process.send_signal(signal.SIGINT)
+        said = process.communicate()[0]
+        running.remove(process)
+    report = sanitizer_said(program, reports)
     if report:
         return False, (f"{said if process.returncode else ''}\n"
                        f"A sanitizer has found this in {shown(mine_file(program))}:\n"
@@ -225,81 +244,114 @@ def counted(said: str) -> str:
     return f"{passed} of {started}"
 
 
-def line_of(what: str, passed: Optional[bool], note: str = "") -> None:
-    word = {True: "ok", False: "FAIL", None: "-"}[passed]
-    tell(f"{word:5}{note}")
+class Outcome(NamedTuple):
+    passed: Optional[bool]      # None: not looked at
+    note: str
+    said: str = ""              # by test.py, or the verdict
 
 
-def mine_tests(number: int, program: pathlib.Path) -> Tuple[bool, str]:
-    """Tests the stages one by one, then the rules; stops at the first failure."""
-    groups: Dict[str, List[str]] = {f"Test{n}": [f"Test{n}"]
-                                    for n in range(1, number + 1)}
-    rules = [c.name for c in checks()
+def line_of(outcome: Outcome) -> None:
+    word = {True: "ok", False: "FAIL", None: "-"}[outcome.passed]
+    tell(f"{word:5}{outcome.note}")
+
+
+def tests_outcome(names: List[str], program: pathlib.Path) -> Outcome:
+    passed, said = run_tests(names, program)
+    return Outcome(passed, counted(said), said if passed else first_verdict(said))
+
+
+def rules_until(number: int) -> List[str]:
+    """An idle server first: who spins is slow at everything else."""
+    names = [c.name for c in checks()
              if c.name.startswith("TestRules") and c.stage <= number]
-    if rules:           # an idle server first: one that spins is slow at everything else
-        rules.sort(key=lambda name: "test_idle" not in name)
-        groups["the rules so far" if number < 6 else "all rules"] = rules
-    for what, names in groups.items():
-        tell(f"  {what:28}", end="")
-        passed, said = run_tests(names, program)
-        line_of(what, passed, counted(said))
-        if not passed:
-            return False, first_verdict(said)
+    return sorted(names, key=lambda name: "test_idle" not in name)
+
+
+def memory_names(said: str) -> List[str]:
+    """What the rules could not look at, with sanitizers."""
     skipped = re.search(r"^skipped: built with a sanitizer.*?:((?: Test\w+\.\w+,?)+)",
                         said, re.MULTILINE)
-    return (memory_tests(number, skipped[1].replace(",", "").split()) if skipped
-            else (True, ""))
+    return skipped[1].replace(",", "").split() if skipped else []
 
 
-def memory_tests(number: int, names: List[str]) -> Tuple[bool, str]:
-    """Tests what sanitizers would falsify, on a program without them."""
+def memory_outcome(number: int, names: List[str]) -> Outcome:
     program = BUILD / f"{mine(number).stem}-plain"
-    what = "memory, without sanitizers"
-    tell(f"  {what:28}", end="")
     built, said = compile_step(number, program, flags="-O1 -g")
-    passed, said = run_tests(names, program) if built else (False, said)
-    line_of(what, passed, counted(said))
-    return passed, "" if passed else first_verdict(said)
+    return tests_outcome(names, program) if built else Outcome(False, "", said)
 
 
-def fault_tests(number: int) -> Tuple[bool, str]:
-    """Tests the stages again, on a program whose calls fail as calls may fail."""
-    kinds = [kind for kind in FAULTS if number >= kind[0]]
-    if not kinds:
-        return True, ""
+def faults_build(number: int, program: pathlib.Path) -> bool:
     faults = ROOT / "tests" / "system" / "faults.c"
     wraps = sorted(set(re.findall(r"__wrap_(\w+)\(", faults.read_text(encoding="utf-8"))))
     link = " ".join(["-x c ../tests/system/faults.c",
                      *(f"-Wl,--wrap={name}" for name in wraps)])
+    return compile_step(number, program, link)[0]
+
+
+def faults_outcome(number: int) -> Outcome:
+    """The stages again, on a program whose calls fail in ways that they may."""
+    kinds = [kind for kind in FAULTS if number >= kind[0]]
     program = BUILD / f"{mine(number).stem}-faults"
-    what = "recv and send that do less" if len(kinds) > 1 else "recv that does less"
-    tell(f"  {what:28}", end="")
     if not sys.platform.startswith("linux") or "EVLOOP_KQUEUE" in COMPILE:
-        line_of(what, None, "not looked at: this part needs Linux and epoll")
-        return True, ""
-    built, said = compile_step(number, program, link)
-    if not built:
-        line_of(what, None, "not looked at: it could not be built")
-        return True, ""
-    counts = BUILD / "faults.counts"
+        return Outcome(None, "not looked at: this part needs Linux and epoll")
+    if not faults_build(number, program):
+        return Outcome(None, "not looked at: it could not be built")
+    counts = BUILD / f"{program.name}.counts"
     counts.unlink() if counts.exists() else None
     for seed in ("1", "2", "3"):
         passed, said = run_tests(
             [f"Test{n}" for n in range(1, number + 1)], program, FAULTS_SEED=seed,
             FAULTS=" ".join(kind[1] for kind in kinds), FAULTS_COUNTS=str(counts))
         if not passed:
-            line_of(what, False, counted(said))
-            return False, (first_verdict(said)
-                           + "\n\nThis was with calls that do less than they were asked "
-                             "for, as all of them may:\n"
-                           + "\n".join(f"  {kind[2]}" for kind in kinds)
-                           + "\nTake every outcome of a call into account; "
-                             "keep what is left.")
+            return Outcome(False, counted(said), "\n".join([
+                first_verdict(said), "", FAULTS_TOLD, *(f"  {kind[2]}" for kind in kinds),
+                "Take every outcome of a call into account; keep what is left."]))
     if int.from_bytes(counts.read_bytes()[8:16], sys.byteorder) == 0:
-        line_of(what, None, "not looked at: the program calls neither recv() nor send()")
-    else:
-        line_of(what, True, "the stages again")
-    return True, ""
+        return Outcome(None, "not looked at: the program calls neither recv() nor send()")
+    return Outcome(True, "the stages again")
+
+
+Lane = concurrent.futures.Executor
+
+
+def outcomes(number: int, program: pathlib.Path,
+             lanes: List[Lane]) -> Iterator[Tuple[str, Callable[[], Outcome]]]:
+    """What is looked at, in order, and what waits for its outcome.
+
+    Most of it is waiting, so stages, rules and faults each have a lane of their own.
+    """
+    stages = [lanes[0].submit(tests_outcome, [f"Test{n}"], program)
+              for n in range(1, number + 1)]
+    rules = lanes[1].submit(tests_outcome, rules_until(number), program)
+    faults = lanes[2].submit(faults_outcome, number) if number >= FAULTS[0][0] else None
+    for n, stage in enumerate(stages, 1):
+        yield f"Test{n}", stage.result
+    yield "the rules so far" if number < 6 else "all rules", rules.result
+    names = memory_names(rules.result().said)
+    if names:
+        memory = lanes[1].submit(memory_outcome, number, names)
+        yield "memory, without sanitizers", memory.result
+    if faults:
+        yield ("recv and send that do less" if number >= FAULTS[1][0]
+               else "recv that does less"), faults.result
+
+
+def mine_tests(number: int, program: pathlib.Path) -> str:
+    """Tells what comes out, up to the first that fails. Returns the verdict."""
+    lanes: List[Lane] = [concurrent.futures.ThreadPoolExecutor(1) for _ in range(3)]
+    try:
+        for what, wait in outcomes(number, program, lanes):
+            tell(f"  {what:28}", end="")
+            outcome = wait()
+            line_of(outcome)
+            if outcome.passed is False:
+                stop()
+                return outcome.said
+        return ""
+    finally:            # an interrupt has come to test.py too, which ends its servers
+        stopped.set()
+        for lane in lanes:
+            lane.shutdown()
 
 
 def mine_verb(number: int) -> int:
@@ -311,15 +363,13 @@ def mine_verb(number: int) -> int:
     tell(f"{shown(file)}:")
     tell(f"  {'compiles':28}", end="")
     built, said = compile_step(number, program)
-    line_of("compiles", built, "with warnings" if built and said else "")
+    line_of(Outcome(built, "with warnings" if built and said else ""))
     if said:
         tell("\n" + said.rstrip() + "\n")
     if not built:
         return 1
-    passed, verdict = mine_tests(number, program)
-    if passed:
-        passed, verdict = fault_tests(number)
-    if not passed:
+    verdict = mine_tests(number, program)
+    if verdict:
         tell("\n" + verdict)
         return 1
     passed_mark(number).write_text(file_hash(file))

@@ -6,6 +6,7 @@ chapters say.
 
 All of it happens in a copy of the repository, on a path with spaces.
 """
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -39,6 +40,9 @@ class MineCase(unittest.TestCase):
                         ignore=shutil.ignore_patterns(
                             ".git", "build", "mine", "__pycache__"))
         self.mine = self.root / "mine"
+        # Testing mostly waits, so two programs can be tested at a time.
+        self.pool = concurrent.futures.ThreadPoolExecutor(2)
+        self.addCleanup(self.pool.shutdown)
 
     def make(self, *goals: str, status: int = 0, answer: str = "") -> str:
         """Runs make; returns what it said."""
@@ -208,6 +212,8 @@ class Student(MineCase):
     """Types in what the chapters say, in their order."""
 
     def test_types_everything(self):
+        """a step is tested while the next one is typed"""
+        tested = {}
         for number in range(1, 7):
             with self.subTest(step=number):
                 self.make("start", str(number))
@@ -215,7 +221,10 @@ class Student(MineCase):
                 chapter = (self.root / "notes" / f"{file.stem}.md").read_text()
                 self.type(file, chapter)
                 self.assertEqual(file.read_text(), self.ours(number).read_text())
-                self.assertIn(f"Step {number} is done.", self.make("mine", str(number)))
+                tested[number] = self.pool.submit(self.make, "mine", str(number))
+        for number, said in tested.items():
+            with self.subTest(step=number):
+                self.assertIn(f"Step {number} is done.", said.result())
 
     def type(self, file: pathlib.Path, chapter: str) -> None:
         typed = compiled = 0
@@ -292,21 +301,32 @@ MISTAKES: Dict[str, Mistake] = {
 
 @unittest.skipUnless(LINUX, "a part of the checks needs Linux")
 class Mistakes(MineCase):
-    """Common mistakes get a verdict that says what to do."""
+    """Everybody's mistakes get a verdict that says what to do."""
 
     def test_verdicts(self):
+        said = {name: self.pool.submit(self.said_about, mistake)
+                for name, mistake in MISTAKES.items()}
         for name, mistake in MISTAKES.items():
             with self.subTest(mistake=name):
-                text = self.ours(mistake.step).read_text()
-                for old, new in mistake.edits:
-                    text, count = re.subn(old, lambda _: new, text)
-                    self.assertEqual(count, 1, f"{old!r} is in the step {count} times")
-                self.write(mistake.step, text)
-                said = self.make("mine", str(mistake.step), status=1)
-                verdict = said[said.index("FAIL: "):] if "FAIL: " in said else said
+                text = said[name].result()
+                verdict = text[text.index("FAIL: "):] if "FAIL: " in text else text
                 for words in mistake.verdict:
                     self.assertIn(words.replace(" ", ""),
-                                  re.sub(r"\s+", "", verdict), said)
+                                  re.sub(r"\s+", "", verdict), text)
+
+    def said_about(self, mistake: Mistake) -> str:
+        """In a copy of the copy, since two mistakes may be about the same step."""
+        with tempfile.TemporaryDirectory() as folder:
+            learner = Mistakes("test_verdicts")
+            learner.root = pathlib.Path(folder).resolve() / "a path with spaces"
+            learner.mine = learner.root / "mine"
+            shutil.copytree(str(self.root), str(learner.root), symlinks=True)
+            text = learner.ours(mistake.step).read_text()
+            for old, new in mistake.edits:
+                text, count = re.subn(old, lambda _: new, text)
+                self.assertEqual(count, 1, f"{old!r} is in the step {count} times")
+            learner.write(mistake.step, text)
+            return learner.make("mine", str(mistake.step), status=1)
 
 
 if __name__ == "__main__":
