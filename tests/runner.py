@@ -7,7 +7,7 @@
     python3 tests/runner.py check -l  lists the jobs
 
 The jobs are in the table below. First the programs that they name are built, then the
-jobs run, four at a time since most of them mostly wait, and in the end, one by one, those
+jobs run, four at a time since most of them only wait, and at the end, one by one, those
 that want the machine to themselves. A job that fails shows all that it said. What cannot
 run here is listed; with CI set in the environment it counts as failed. The last lines
 name each job that failed, and what in it.
@@ -134,7 +134,7 @@ def loop_jobs(variant: str) -> Iterator[Job]:
 
 
 def promises_job(variant: str) -> Job:
-    """It mostly waits, for half a minute."""
+    """Half a minute, most of it spent waiting."""
     return Job(f"promises {variant}",
                "CHATSRV_TEST_SERVER='{%s/chatsrv} {options} {port}'"
                " python3 tests/system/promises_test.py" % variant)

@@ -110,7 +110,7 @@ static struct queue *queue_find(int kq)
     return NULL;
 }
 
-/* Returns what is known of a descriptor, or NULL if it is not watched. */
+/* Returns what is known about a descriptor, or NULL if it is not watched. */
 static struct watch *watch_find(const struct queue *queue, int fd)
 {
     if (fd < 0 || (size_t)fd >= queue->size || !queue->watches[fd].filters)
@@ -118,7 +118,7 @@ static struct watch *watch_find(const struct queue *queue, int fd)
     return &queue->watches[fd];
 }
 
-/* Returns the place for what is known of an open descriptor, or NULL with ENOMEM. */
+/* Returns the place for data about an open descriptor, or NULL with ENOMEM. */
 static struct watch *watch_place(struct queue *queue, int fd)
 {
     size_t size = queue->size ? queue->size : 64;

@@ -136,7 +136,7 @@ def cost(name: str, options: str, final: str = "-n", **more: object) -> Case:
                 "server_cpu_ns_per_delivery", share=True, **more)
 
 
-FEW = 5 if QUICK else 1     # so many times fewer messages
+FEW = 5 if QUICK else 1     # how many times fewer messages
 
 
 def cost_cases() -> Iterator[Case]:

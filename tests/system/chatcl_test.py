@@ -1055,7 +1055,7 @@ class RoughTest(TerminalCase):
             self.screen = Screen(self.WIDTH, self.HEIGHT)
             self.start()
             os.kill(self.pid, signal.SIGINT)
-            for _ in range(turn * 50):      # about so many microseconds
+            for _ in range(turn * 50):      # about that many microseconds
                 pass
             try:
                 os.kill(self.pid, signal.SIGTERM)

@@ -233,7 +233,7 @@ class TestRight(unittest.TestCase):
                              "-n", 200, "-t", 30)
         self.assertEqual(result["deliveries"], "1000")
 
-    @unittest.skipUnless(sys.platform.startswith("linux"), "only Linux tells")
+    @unittest.skipUnless(sys.platform.startswith("linux"), "only Linux says")
     def test_cpu_time_of_the_server(self):
         result = self.passes("-p", self.server.process.pid, "-c", 50, "-n", 500)
         self.assertGreater(float(result["server_cpu_ns_per_delivery"]), 0)

@@ -352,7 +352,7 @@ class Log(ChatsrvCase):
                  for number in range(2000)]
         one.send(b"\n".join(texts) + b"\n")
         one.collect(texts[-1])
-        self.join(1)                    # who comes now is not logged, either
+        self.join(1)                    # a client that comes now is not logged, either
         self.server.start_reading()
         end = time.monotonic() + DEADLINE
         while not self.server.log.count(b"dropped ") and time.monotonic() < end:
@@ -459,7 +459,7 @@ class Lifetime(ChatsrvCase):
         for peer in (one, two):
             self.expect_farewell(peer, b"server stopping")
 
-    @rule(OWN, "shutdown(2) tells them; who has left need not be waited for")
+    @rule(OWN, "shutdown(2) tells them; do not wait for a client that has left")
     def test_sigterm_soon(self):
         """clients that leave when they see the end do not keep the server from ending"""
         for _ in range(8):
@@ -580,7 +580,7 @@ class Lifetime(ChatsrvCase):
         if self.server.log.count(b"listening on ") != 1:
             self.server.fail("one listening socket", "more")
 
-    @rule(OWN, "getsockname() tells the port that bind() has chosen; both families use "
+    @rule(OWN, "getsockname() returns the port that bind() has chosen; both families use "
                "it")
     def test_port_0(self):
         """port 0 means any free port, and the log says which"""

@@ -126,7 +126,7 @@ class FloodCase(unittest.TestCase):
 class SlowReader:
     """Takes a little at a time, and checks that no numbered line is missing or torn."""
     LINES = 6000                        # 6 MB: the kernel holds 4 MB at most
-    REST = b"-" * 990                   # behind the number
+    REST = b"-" * 990                   # after the number
     LINE = re.compile(rb"(\d{7})-{990}\n")
 
     def __init__(self, server: Server, size: int) -> None:

@@ -52,7 +52,7 @@ class MakeCase(unittest.TestCase):
                 for path in self.root.rglob("*") if path.is_file()}
 
     def expect_chatsrv(self, says: str) -> None:
-        """Whose program it is: its message about wrong usage tells."""
+        """Which program it is, by its message about wrong usage."""
         result = subprocess.run([str(self.chatsrv), "-z"], stderr=subprocess.PIPE,
                                 universal_newlines=True)
         self.assertEqual(result.returncode, 2)

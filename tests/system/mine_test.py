@@ -40,7 +40,7 @@ class MineCase(unittest.TestCase):
                         ignore=shutil.ignore_patterns(
                             ".git", "build", "mine", "__pycache__"))
         self.mine = self.root / "mine"
-        # Testing mostly waits, so two programs can be tested at a time.
+        # A test spends its time waiting, so two programs can be tested at a time.
         self.pool = concurrent.futures.ThreadPoolExecutor(2)
         self.addCleanup(self.pool.shutdown)
 

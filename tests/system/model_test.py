@@ -85,7 +85,7 @@ class Client:
         self.splitter = Splitter()
         self.prefix: Optional[bytes] = None
         self.due: List[Line] = []       # what the chat of this round must have of it
-        self.may_lose = 0               # ... but for so many of the last ones
+        self.may_lose = 0               # ... except for this many of the last ones
 
     def receive(self) -> None:
         try:
@@ -102,7 +102,7 @@ class Client:
 
     def will_end(self, by: str) -> None:
         tail = self.splitter.tail()
-        if by == "leave":   # unread bytes make it a reset, which is no end of file
+        if by == "leave":   # unread bytes make it a reset, not an end of file
             self.may_lose = max(self.may_lose, len(tail))
         self.due += [self.prefix + text + b"\n" for text in tail]
 
@@ -117,7 +117,7 @@ class Log:
     def __init__(self, folder: str) -> None:
         self.path = pathlib.Path(folder, "log")
         self.path.touch()
-        self.seen: Dict[bytes, Tuple[int, int]] = {}  # of a text: lines, in so many bytes
+        self.seen: Dict[bytes, Tuple[int, int]] = {}  # by text: lines, how many bytes
 
     def command(self, server: str) -> str:
         """The server's command, its log redirected."""
@@ -358,7 +358,7 @@ class Play:
         self.witness.will_send(word + b"\n")
         self.send(self.witness, word + b"\n")
         end = word + b"\n"
-        self.pump("the witness's last word, at everybody who reads", lambda: all(
+        self.pump("the witness's last word, at all clients that read", lambda: all(
             client.got.endswith(end)
             or client.stalled or client.half_closed or client.ended
             for client in self.clients))
@@ -437,7 +437,7 @@ class Play:
         if last in missed and last not in got or not got.endswith(b"\n"):
             self.server.fail(
                 f"all up to its own {shown(last)} for a client that half-closed",
-                f"an end behind {shown(got[-60:])}")
+                f"an end after {shown(got[-60:])}")
 
     def finish(self) -> None:
         """Everybody reads to the end, and leaves."""

@@ -51,7 +51,7 @@ class Senders(ChatsrvCase):
 
     @rule(RELEASE, "an error of send(2) ends the sending only: "
                    "read on until recv(2) says the end")
-    @unittest.skipUnless(LINUX, "only Linux tells what has been acknowledged")
+    @unittest.skipUnless(LINUX, "only Linux says what has been acknowledged")
     def test_said_and_reset(self):
         """a sender's connection breaks while much of what it said is still unread"""
         witness, sender = self.join(2)
@@ -441,7 +441,7 @@ class Protections(ChatsrvCase):
         came: List[float] = []
         while len(came) < 260 and time.monotonic() < started + 4 * DEADLINE:
             one.sync()                  # one message of its own
-            time.sleep(0.1)             # it may say no more than 20 a second itself
+            time.sleep(0.1)             # it may itself say at most 20 a second
             came += [time.monotonic() - started] * (len(one.inbox))
             one.inbox.clear()
         if len(came) != 260:

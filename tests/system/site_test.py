@@ -202,7 +202,7 @@ class InBrowser(unittest.TestCase):
             "return document.querySelector('nav').innerText"))
 
 
-# The texts of a page whose colour is too close to the colour behind them.
+# The texts of a page whose colour is too close to their background.
 LOW_CONTRAST = """
 const part = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
 const light = c => .2126 * part(c[0]) + .7152 * part(c[1]) + .0722 * part(c[2]);

@@ -102,7 +102,7 @@ class Client:
         self.due_len = 0                # bytes of these
         self.sent_in_pause = False      # while the server was stopped, the last time
         self.half_closed = self.closed = self.ended = self.over = self.refused = False
-        self.tail: List[bytes] = []     # what may follow these: no newline came behind it
+        self.tail: List[bytes] = []     # what may follow these: no newline came after it
         self.reason = b""               # of its end, in the log
         self.promised = False           # nothing of what it said may be lost
         self.last = 0                   # the end of its last line in the chat
@@ -321,7 +321,7 @@ class Soak:
         after its hello."""
         if client.refused:
             if client.got:
-                raise Wrong(f"{shown(client.got)} behind {FULL!r}")
+                raise Wrong(f"{shown(client.got)} after {FULL!r}")
             return
         if client.place is None and client.hello_at:
             at = client.got.find(b": " + client.hello)
@@ -418,7 +418,7 @@ class Soak:
         """With -i 1: no address has two clients, and a refusal means that it has one."""
         address = name.rpartition(b":")[0]
         due = 0 if change > 0 else 1
-        before = self.present.get(address, due)     # behind a gap in the log nobody knows
+        before = self.present.get(address, due)     # after a gap in the log nobody knows
         if self.protected and before != due:
             what = {1: "came", -1: "left", 0: "was refused"}[change]
             raise Wrong(f"{name.decode()} {what} when {before} of its address were there")
@@ -471,7 +471,7 @@ class Soak:
                 room -= client.in_flight() - before
 
     def connect_again(self, client: Client) -> None:
-        """One too many, unless the first one has left: the log tells."""
+        """One too many, unless the first one has left, which the log says."""
         sock = socket.socket()
         sock.setblocking(False)
         sock.bind((client.address, 0))
@@ -591,7 +591,7 @@ class Soak:
         read_to_the_end = client.ended and client.place is not None
         if client.reason == b"end of file" and client.half_closed and read_to_the_end:
             if client.place < client.last or client.got:
-                raise Wrong(f"{client.address} half-closed and got no more than "
+                raise Wrong(f"{client.address} half-closed and got only "
                             f"{client.place} bytes of the chat; its own last line ends "
                             f"at {client.last}")
 

@@ -456,7 +456,7 @@ static void test_paste(void)
 
 static void test_scrolling(void)
 {
-    start(13); /* ten columns for the line, one for the cursor behind it */
+    start(13); /* ten columns for the line, one for the cursor after it */
     TYPE("0123456789");
     SHOWS("> 0123456789|");
     TYPE("A");

@@ -42,7 +42,7 @@ static const struct header headers[] = {
     {BYTES(SIGNATURE "\x21\x11\0\x0c\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c\x1c"),
      "192.0.2.7 53124"},
     {BYTES(SIGNATURE "\x21\x11\0\x0f\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c\x1c\4\0\0"),
-     "192.0.2.7 53124"}, /* with something behind the address */
+     "192.0.2.7 53124"}, /* with something after the address */
     {BYTES(SIGNATURE "\x21\x21\0\x24" V6 V6 "\xcf\x84\x0c\x1c"), "2001:db8::7 53124"},
     {BYTES(SIGNATURE "\x21\x21\0\x24" MAPPED V6 "\xcf\x84\x0c\x1c"), "192.0.2.7 53124"},
     {BYTES(SIGNATURE "\x20\0\0\0"), ""},

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum { DEADLINE_S = 60 }; /* for a whole test: it takes seconds, under valgrind too */
-enum { SOON_MS = 10000 }; /* for what is sure to come, but takes its way by the network */
+enum { SOON_MS = 10000 }; /* for what is sure to come, but not at once */
 enum { TICKS = 500 };
 
 /* Where systems differ: a call has to return -1, with either of two errors. */
