@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs every ```console block of the chapters and compares what comes with what stands
+r"""Runs every ```console block of the chapters and compares what comes with what stands
 there.
 
     python3 notes/transcripts.py check [CHAPTER ...]    says what differs, with exit
