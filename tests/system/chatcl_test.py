@@ -1123,6 +1123,21 @@ class RoughTest(TerminalCase):
         while select.select([], [peer.socket], [], 2)[1]:
             peer.socket.send(b"::1: nobody looks\n" * 1000)
         peer.socket.settimeout(DEADLINE)
+        self.fill_terminal()
+
+    def fill_terminal(self) -> None:
+        """To its last byte. Linux may make room once more without telling the client."""
+        terminal = os.open(os.ttyname(self.slave),
+                           os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        full = 0
+        while full < 10:
+            try:
+                os.write(terminal, b"x")
+                full = 0
+            except BlockingIOError:
+                full += 1
+                time.sleep(0.01)
+        os.close(terminal)
 
 
 class TmuxTest(ClientTest):
