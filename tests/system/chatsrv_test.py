@@ -26,8 +26,8 @@ from typing import Optional, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
-from test import (ADDRESS, CUT, DEADLINE, GREETING, LINUX, TERMINATED, Peer, Server,
-                  ServerCase, numbered, rule, shown)
+from test import (ADDRESS, CUT, DEADLINE, GREETING, LINUX, SETTLE, TERMINATED, Peer,
+                  Server, ServerCase, numbered, rule, shown)
 
 OWN = "(chatsrv's own rule, not the assignment's)"
 F_SETPIPE_SZ = 1031                     # in <linux/fcntl.h>
@@ -184,6 +184,21 @@ class Limits(ChatsrvCase):
         self.expect_farewell(two, b"end of file")
         self.expect_service()
         one.sync()
+
+    @rule(OWN, "read what has come before you close: otherwise it is a reset",
+          options="-c 1")
+    @unittest.skipUnless(LINUX, "there, what was sent is sure to have come")
+    def test_refused_in_order(self):
+        """a client that spoke at once is not reset when it is refused"""
+        self.join(1)
+        with self.server.paused():
+            late = self.server.connect()
+            late.send(b"hello\n")
+        self.expect_refusal(late)
+        time.sleep(SETTLE)              # a reset would follow at once
+        error = late.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self.server.fail("no error on its socket", os.strerror(error))
 
     @rule(OWN, "decrease the count, however the client has ended", options="-c 2 -t 1")
     def test_idle_places(self):
@@ -411,6 +426,28 @@ class Log(ChatsrvCase):
         self.server.fail("230 lines of log in less than 3 s",
                          "more than 10 ms for each of them")
 
+    @rule(OWN, "after each attempt wait twice as long, but at most 100 ms",
+          read_log=False)
+    @unittest.skipUnless(LINUX, "wake-ups are counted in /proc")
+    def test_log_patience(self):
+        """a log that stays full is tried again some ten times a second"""
+        one, = self.join(1)
+        self.exchange(one, numbered(400, 1000), [one])
+        before = self.wake_ups()
+        time.sleep(1.2)
+        after = self.wake_ups()
+        if after - before > 150:
+            self.server.fail("a few attempts a second", f"{after - before} in 1.2 s")
+        end = time.monotonic() + DEADLINE
+        while self.wake_ups() < after + 5:
+            if time.monotonic() > end:
+                self.server.fail("five more attempts, in half a second", "they are late")
+            time.sleep(0.02)
+
+    def wake_ups(self) -> int:
+        status = pathlib.Path(f"/proc/{self.server.process.pid}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
+
     @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
           read_log=False)
     def test_full_log(self):
@@ -428,6 +465,8 @@ class Log(ChatsrvCase):
                       for line in self.server.log.lines if b"dropped" in line)
         here = self.server.log.count(b"message from ")
         sent = 6001 + one.hellos + two.hellos
+        if b"" in self.server.log.lines:
+            self.server.fail("no empty line in the log", "there is one")
         if here + missing != sent:
             self.server.fail(f"{sent} messages logged or counted as dropped",
                              f"{here} logged, {missing} dropped")
@@ -555,6 +594,27 @@ class Lifetime(ChatsrvCase):
             self.server.fail("an end, though nobody reads the log", "it still runs")
         self.server.process.stdout.close()
 
+    @rule(OWN, "look for signals while the log waits, too")
+    def test_second_signal_unread_log(self):
+        """a second signal ends the wait for the log's reader"""
+        for _ in range(8):
+            with Server(options="", says=OWN, read_log=False) as server:
+                one = server.connect()
+                self.exchange(one, numbered(500, 1000), [])
+                one.sync()
+                one.reset()             # only the log is left
+                began = time.monotonic()
+                server.process.terminate()
+                self.await_refusal(server)
+                server.process.terminate()
+                server.end_is_due = True
+                ended = server.has_ended(within=DEADLINE)
+                server.process.stdout.close()
+                if ended and time.monotonic() < began + 0.9:
+                    return
+        self.server.fail("an end at once",
+                         "it came no sooner than a second after the first signal")
+
     @rule(OWN, "what nobody can ever read need not be written")
     def test_sigterm_closed_log(self):
         """a log whose reader has gone for good does not keep it from ending, either"""
@@ -598,8 +658,17 @@ class Lifetime(ChatsrvCase):
         """-h, wrong usage and a port in use: exit status, and where it says what"""
         self.join(1)
         port = str(self.server.port)    # in use
-        cases = {"-h": 0, "-z": 2, "-t": 2, "-t x": 2, "-c 0x": 2, "abc": 2, "70000": 2,
-                 "-1": 2, f"{port} {port}": 2, port: 1, "-l 300.1.1.1 0": 1}
+        cases = {"-h": 0, "-z": 2, "-t": 2, "-t x": 2, "-c 5x": 2, "abc": 2, "0x": 2,
+                 "-1": 2, f"{port} {port}": 2, port: 1, "-l 300.1.1.1 0": 1,
+                 "-l 192.0.2.1 0": 1, "-b 99999999999999999999": 2, "65536": 2}
+        bounds = {"t": (0, 1000000), "s": (0, 1000000), "b": (1, 0), "c": (1, 2**31 - 1),
+                  "i": (1, 2**31 - 1), "r": (1, 1000000)}
+        for letter, (least, most) in bounds.items():
+            cases[f"-{letter} {least - 1}"] = 2
+            cases[f"-{letter} {least} -h"] = 0
+            if most:
+                cases[f"-{letter} {most + 1}"] = 2
+                cases[f"-{letter} {most} -h"] = 0
         for arguments, status in cases.items():
             ended, stdout, stderr = run(f"{test.COMMAND.split('{')[0]} {arguments}")
             said = stderr if status else stdout

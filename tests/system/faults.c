@@ -14,10 +14,10 @@
  *   FAULTS_FAIL    N: the Nth of the calls fails, with the error given below
  *   FAULTS_SPARE   an IPv4 address whose connections are spared
  *   FAULTS_COUNTS  a file of two uint64_t: calls that could have failed, and faults
- *   FAULTS_UNNAMED if set, standard output cannot be opened a second time, as pipes
- *                  cannot on macOS and the BSDs
+ *   FAULTS_UNNAMED "pipes": pipes cannot be opened by their names, as on macOS and the
+ *                  BSDs; "all": terminals have no names, either
  *
- * The log, write(1), fails by rule only. Used by faults_test.py, which also builds it.
+ * The log's write fails by rule only. Used by faults_test.py, which also builds it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -49,6 +49,7 @@ static const struct {
     {"ECONNRESET", ECONNRESET}, {"EINTR", EINTR},   {"EINVAL", EINVAL},
     {"EMFILE", EMFILE},         {"ENFILE", ENFILE}, {"ENOBUFS", ENOBUFS},
     {"ENOMEM", ENOMEM},         {"ENOSPC", ENOSPC}, {"EPIPE", EPIPE},
+    {"EDQUOT", EDQUOT},         {"EFBIG", EFBIG},
 };
 
 enum { NAMES = sizeof fault_names / sizeof fault_names[0] };
@@ -68,8 +69,9 @@ static struct {
     uint64_t random;
     uint64_t fail;   /* the number of a call, or 0 */
     in_addr_t spare; /* INADDR_NONE: nobody's */
+    int log;         /* standard output, opened again */
     struct counts *counts;
-} faults = {.spare = INADDR_NONE, .counts = &(struct counts){0, 0}};
+} faults = {.spare = INADDR_NONE, .log = NO_FD, .counts = &(struct counts){0, 0}};
 
 static void wrong(const char *what)
 {
@@ -234,7 +236,8 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 ssize_t __real_write(int fd, const void *bytes, size_t len);
 ssize_t __wrap_write(int fd, const void *bytes, size_t len)
 {
-    int fault = fd == STDOUT_FILENO ? fault_of("write", NO_FD, 0) : 0;
+    bool log = fd == STDOUT_FILENO || fd == faults.log;
+    int fault = log ? fault_of("write", NO_FD, 0) : 0;
     if (fault > 0)
         return -1;
     return __real_write(fd, bytes, fault == SHORT ? 1 + random_below(len) : len);
@@ -316,19 +319,32 @@ int __wrap_epoll_create1(int flags)
     return FAIL_OR(epoll_create1, (flags), NO_FD, EMFILE);
 }
 
+static bool unnamed(const char *what)
+{
+    const char *text = getenv("FAULTS_UNNAMED");
+    return text != NULL && (strcmp(text, what) == 0 || strcmp(text, "all") == 0);
+}
+
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...)
 {
-    if (strcmp(path, "/proc/self/fd/1") != 0 || getenv("FAULTS_UNNAMED") == NULL)
-        return __real_open(path, flags);
-    errno = ENOENT;
-    return -1;
+    bool log = strcmp(path, "/proc/self/fd/1") == 0;
+    int fd;
+
+    if (log && unnamed("pipes")) {
+        errno = ENOENT;
+        return -1;
+    }
+    fd = __real_open(path, flags);
+    if (log)
+        faults.log = fd;
+    return fd;
 }
 
 char *__real_ttyname(int fd);
 char *__wrap_ttyname(int fd)
 {
-    return getenv("FAULTS_UNNAMED") == NULL ? __real_ttyname(fd) : NULL;
+    return unnamed("terminals") ? NULL : __real_ttyname(fd);
 }
 
 int __real_pipe(int fds[2]);

@@ -40,7 +40,9 @@ SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(1 <<
 # Nobody may notice these: all they cost is some time.
 HARMLESS = ("recv:short:300 recv:EINTR:100 recv:EAGAIN:200 send:short:300 send:EINTR:100 "
             "send:EAGAIN:200 accept:EINTR:200 accept:EAGAIN:200 epoll_wait:EINTR:100 "
-            "epoll_wait:short:300 read:EINTR:200 write:short:300 write:EINTR:100")
+            "epoll_wait:short:300 read:EINTR:200 write:short:300 write:EINTR:100 "
+            "write:EAGAIN:50 write:ENOSPC:20 write:EDQUOT:20 write:EFBIG:20 "
+            "write:ENOBUFS:20 write:ENOMEM:20")
 
 # These end a connection, or prevent one.
 HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 "
@@ -248,16 +250,18 @@ class Harmless(unittest.TestCase):
                        "--seed", str(SEED), "--drop-tail")
 
     def test_final_unnamed_pipe(self):
-        """The log cannot be opened a second time, as a pipe on macOS and the BSDs."""
+        """The log cannot be opened by its name, as a pipe on macOS and the BSDs."""
         self.run_tests("system/chatsrv_test.py",
                        "--server", final() + " {options} {port}", "Log",
                        "Lifetime.test_sigterm_unread_log",
-                       "Lifetime.test_sigterm_closed_log", FAULTS_UNNAMED="1")
+                       "Lifetime.test_sigterm_closed_log", FAULTS_UNNAMED="pipes")
 
     def test_final_unnamed_terminal(self):
-        self.run_tests("system/promises_test.py",
-                       "--server", final() + " {options} {port}",
-                       "Log.test_terminal_unread", FAULTS_UNNAMED="1")
+        """A terminal that is opened by another name, and one that has none."""
+        for what in ("pipes", "all"):
+            self.run_tests("system/promises_test.py",
+                           "--server", final() + " {options} {port}",
+                           "Log.test_terminal_unread", FAULTS_UNNAMED=what)
 
 
 class Harmful(unittest.TestCase):

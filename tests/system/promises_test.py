@@ -7,7 +7,9 @@ Like chatsrv_test.py, but about what goes wrong: senders that vanish, a terminal
 nobody reads, a full disk, a server that was stopped for a while, clients that talk too
 much.
 """
+import array
 import contextlib
+import fcntl
 import os
 import pathlib
 import pty
@@ -27,7 +29,7 @@ from typing import Callable, Iterator, List
 
 import support
 import test                             # tests/test.py, not Python's own
-from chatsrv_test import OWN, ChatsrvCase, skip_without_ipv6
+from chatsrv_test import F_SETPIPE_SZ, OWN, ChatsrvCase, skip_without_ipv6
 from test import (CUT, DEADLINE, LINUX, RELEASE, TERMINATED, Peer, Server, numbered,
                   rule, shown)
 
@@ -37,6 +39,13 @@ def wait_for(arrived: Callable[[], object], seconds: float = 4 * DEADLINE) -> bo
     while not arrived() and time.monotonic() < end:
         time.sleep(0.01)
     return bool(arrived())
+
+
+def waiting(pipe: int) -> int:
+    """How many bytes wait to be read."""
+    left = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, left)
+    return left[0]
 
 
 def flood(peer: Peer, size: int) -> bytes:
@@ -255,6 +264,38 @@ class Log(unittest.TestCase):
                                      [os.O_NONBLOCK])
             os.close(reader)
 
+    @unittest.skipUnless(LINUX, "how much a pipe holds is fixed elsewhere")
+    def test_reader_exchanged(self):
+        """A named pipe's reader goes in the middle of a line, and another one comes:
+        what is missing is told in a line of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            fifo = os.path.join(folder, "fifo")
+            os.mkfifo(fifo)
+            reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            fcntl.fcntl(reader, F_SETPIPE_SZ, 4096)
+            with Server(to_file(fifo)) as server:
+                one = server.connect()
+                one.sync()
+                log = b""
+                while b"<hello" not in log:
+                    select.select([reader], [], [], DEADLINE)
+                    log += os.read(reader, 4096)
+                texts = b"\x01" * 1024, b"unlogged", b"unlogged, too"
+                for text in texts:      # the first one takes 4096 bytes of log, and more
+                    one.send(text + b"\n")
+                    one.collect(text)
+                    if text == texts[0]:
+                        wait_for(lambda: waiting(reader) == 4096)
+                        os.close(reader)
+                reader = os.open(fifo, os.O_RDONLY)
+                log = b""
+                while b"the end" not in log:
+                    one.send(b"the end\n")
+                    one.collect(b"the end")
+                    log += os.read(reader, 1 << 16)
+            os.close(reader)
+        self.assertRegex(log[-300:], rb"[x01\\]\ndropped \d+ lines? of the log\nmessage ")
+
     def test_file_size(self):
         """The log's file may not grow any more: the server just waits until it may."""
         with tempfile.TemporaryDirectory() as folder:
@@ -403,6 +444,15 @@ class Start(ChatsrvCase):
                                         b"48 clients"):
             self.server.fail("a line on stderr", "none")
 
+    @rule(OWN, "setrlimit() up to the hard limit", options="-c 100",
+          command=f"""sh -c 'ulimit -S -n 64; exec "$0" "$@"' {test.COMMAND}""")
+    def test_soft_limit(self):
+        """the soft limit of descriptors does not count"""
+        crowd = self.join(80)
+        crowd[-1].sync()
+        if self.server.stderr.lines:
+            self.server.fail("nothing on stderr", shown(self.server.stderr.lines[0]))
+
 
 @unittest.skipUnless(LINUX and shutil.which("unshare"),
                      "needs a machine of its own: unshare(1)")
@@ -410,9 +460,11 @@ class Hosts(unittest.TestCase):
     """Names of hosts mean what the system says, however it says it."""
 
     def test_listed_twice(self):
-        """If a host is listed twice with one address, the server listens there once."""
+        """If a host is listed twice with one address, the server listens there once; an
+        address of another machine is left out."""
         with tempfile.NamedTemporaryFile("w", suffix=".hosts") as hosts:
-            hosts.write("127.0.0.1 twice\n127.0.0.1 twice\n127.0.0.2 twice\n")
+            hosts.write("".join(f"{address} twice\n" for address in (
+                "127.0.0.1", "127.0.0.1", "127.0.0.2", "192.0.2.1")))
             hosts.flush()
             alone = (f"unshare -rm sh -c 'mount --bind {hosts.name} /etc/hosts"
                      " && \"$0\" \"$@\"'")
