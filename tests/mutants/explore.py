@@ -158,7 +158,7 @@ class Source:
             if token.text == "=" and self.in_enum(i):
                 yield from self.constant(i)
             return
-        if token.kind == "number":
+        if token.kind == "number" and not self.is_all_zeros(i):
             yield from self.number(token)
         if token.kind == "name" and token.text in ("if", "while"):
             yield from self.condition(i)
@@ -181,6 +181,10 @@ class Source:
             yield self.edit(token.start, token.end, "|| 1 ?")
         if token.text in (";", "{", "}", ")", "else", ":"):
             yield from self.statement(i + 1)
+
+    def is_all_zeros(self, i: int) -> bool:
+        """{0}, which is as good as any other number for what is overwritten."""
+        return [token.text for token in self.tokens[i - 1:i + 2]] == ["{", "0", "}"]
 
     def in_enum(self, i: int) -> bool:
         return any(token.text == "enum" for token in self.tokens[max(0, i - 4):i])

@@ -48,6 +48,11 @@ class ChatsrvCase(ServerCase):
         for peer in living:
             peer.sync()
 
+    def wake_ups(self) -> int:
+        """How often the server has gone to sleep so far (Linux)."""
+        status = pathlib.Path(f"/proc/{self.server.process.pid}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
+
     def expect_farewell(self, peer: Peer, reason: bytes) -> None:
         self.server.expect_log(b"connection terminated: %s (%s)" % (peer.address, reason))
 
@@ -444,10 +449,6 @@ class Log(ChatsrvCase):
                 self.server.fail("five more attempts, in half a second", "they are late")
             time.sleep(0.02)
 
-    def wake_ups(self) -> int:
-        status = pathlib.Path(f"/proc/{self.server.process.pid}/status").read_text()
-        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
-
     @rule(OWN, "poll() stdout before writing to it; count what had to be dropped",
           read_log=False)
     def test_full_log(self):
@@ -678,6 +679,23 @@ class Lifetime(ChatsrvCase):
                     f"{'stderr' if status else 'stdout'}",
                     f"exit status {ended}, {shown(stdout)} on stdout, {shown(stderr)} on "
                     "stderr")
+
+
+@unittest.skipUnless(LINUX, "wake-ups are counted in /proc")
+class Sleep(ChatsrvCase):
+    """Who has nothing to do sleeps."""
+
+    @rule(OWN, "wait without end unless there is a deadline", options="-t 1000 -r 1000")
+    def test_no_wake_ups(self):
+        """while nobody speaks, the server does not wake up at all"""
+        one, = self.join(1)
+        one.sync()
+        for _ in range(3):              # what was said may still be in its log
+            before = self.wake_ups()
+            time.sleep(1.2)
+            if self.wake_ups() == before:
+                return
+        self.server.fail("no wake-up in 1.2 s", f"{self.wake_ups() - before}")
 
 
 class Sockets(ChatsrvCase):

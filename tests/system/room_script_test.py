@@ -515,6 +515,24 @@ class Holes(RoomCase):
         self.expect_missed(server, *peers)
         self.assertNotIn(b"three", b"".join(peer.unread() for peer in peers))
 
+    def test_nobody_is_spared(self):
+        """nor one who has to wait before it may speak on, or has said its last word"""
+        server = self.serve("-r 1")
+        silent, waiting, leaving = [self.join(server) for _ in range(3)]
+        waiting.send(b"\n" * 40)        # ten, and then one a second
+        self.expect(silent, *[b""] * 10)
+        held = broker.Late()
+        self.broker.next(b"XADD", held)
+        leaving.send(b"bye\n")
+        leaving.half_close()
+        server.expect_log(b"bye")
+        self.broker.add(ROOM, fields(0))
+        self.broker.add(ROOM, fields(2, b"a jump\n"))
+        server.expect_log(MISSED + b"3 clients disconnected")
+        for peer in (silent, waiting, leaving):
+            peer.expect_closed()
+        held.event.set()
+
     def test_unknown(self):
         """a server not heard of before begins in the middle of its numbers"""
         server = self.serve()

@@ -173,6 +173,27 @@ static void check_visible_everywhere(void)
     CHECK(wrong == 0);
 }
 
+static size_t shown_len(int byte)
+{
+    return byte >= ' ' && byte <= '~' ? 1 : UTF8_VISIBLE_MAX;
+}
+
+/* And each ASCII character seven times, with each other one at each place among them. */
+static void check_visible_words(void)
+{
+    int wrong = 0;
+    for (int usual = 0; usual < 128; usual++)
+        for (int other = 0; other < 128; other++)
+            for (size_t at = 0; at < 8; at++) {
+                char word[8], out[UTF8_VISIBLE_MAX * sizeof word];
+                memset(word, usual, sizeof word);
+                word[at] = (char)other;
+                wrong += utf8_visible(out, word, sizeof word) !=
+                         7 * shown_len(usual) + shown_len(other);
+            }
+    CHECK(wrong == 0);
+}
+
 int main(void)
 {
     check_every_code_point();
@@ -181,6 +202,7 @@ int main(void)
     check_printable();
     check_visible();
     check_visible_everywhere();
+    check_visible_words();
     check_random_bytes();
     return checks_end();
 }
