@@ -459,10 +459,10 @@ def is_there(tool: str) -> bool:
 tests_skipped: List[Tuple[str, str]] = []      # the job, and how many
 failures: List[Result] = []
 
-# How the line begins that names what failed: unittest's, mutants.py's, check.h's, the
-# compiler's.
-HEADLINE = re.compile(
-    r"^(?:(?:FAIL|ERROR)\b|stopped: |\S+\.[ch]:\d+:(?:\d+: error:)? ).*", re.MULTILINE)
+# How the line begins that names what failed: unittest's, mutants.py's, a sanitizer's,
+# check.h's, the compiler's.
+HEADLINE = re.compile(r"^(?:(?:FAIL|ERROR)\b|==\d+==ERROR: |stopped: "
+                      r"|\S+\.[ch]:\d+:(?:\d+: (?:runtime )?error:)? ).*", re.MULTILINE)
 HEADLINES_MAX = 5       # of one job; all that it said stands further up
 
 

@@ -292,9 +292,10 @@ class Broker:
         count, most, block, ms, streams, key, after = words
         assert (count, block, streams) == (b"COUNT", b"BLOCK", b"STREAMS")
         def new() -> List[Entry]:
-            return [entry for entry in self.streams[key]
-                    if entry.id > id_of(after)][:int(most)]
+            return [entry for entry in self.streams[key] if entry.id > begin][:int(most)]
         with self.changed:
+            last = [entry.id for entry in self.streams[key][-1:]]
+            begin = max(last, default=(0, 0)) if after == b"$" else id_of(after)
             self.changed.wait_for(new, int(ms) / 1000)
             entries = new()
         if not entries:
