@@ -1483,9 +1483,10 @@ class TestEdgeChat(ExampleTest):
         server = self.server(
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
         clients = [self.join() for _ in range(limit - 5)]
-        late = self.connect(self.port)      # one: a second one would be a second edge
         wait_until(lambda: "accept: " in server.errors(), "the limit")
+        late = self.connect(self.port)      # one: a second one would be a second edge
         self.assert_idle(server)
+        wait_until(lambda: server.errors().count("accept: ") > 1, "a try in vain")
         clients[0].close()
         self.assertEqual(late.line(), self.GREETING)
         self.finish(server)
