@@ -132,7 +132,8 @@ def start(number: int) -> int:
             tell(f"(Which has not passed yet, as it is now: make mine {number - 1}.)")
     tell(f"\n  read    notes/{file.stem}.md\n  edit    {shown(file)}")
     tell(f"  then    make mine {number}")
-    tell("\nIts tests look at this, besides all that the steps before had to do:\n")
+    tell("\nIts tests look at this"
+         + (", besides all that the steps before had to do" if number > 1 else "") + ":\n")
     for check in checks():
         if check.stage == number:
             tell(f"  {check.name}\n      {check.says}")
@@ -231,6 +232,9 @@ def first_verdict(said: str) -> str:
     text = re.sub(r"^Test\w+ +\d+ of \d+ passed\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^-{20,}\n", "", text, flags=re.MULTILINE).rstrip()
     sanitizer = re.search(r"^A sanitizer has found .*", said, re.MULTILINE | re.DOTALL)
+    if sanitizer or "runtime error: " in text:      # that is where to look
+        text = re.sub(r"^  where to look: .*\n(?:   .*\n)*", "", text + "\n",
+                      flags=re.MULTILINE).rstrip()
     if sanitizer and sanitizer.group().rstrip() not in text:
         text += "\n\n" + sanitizer.group().rstrip()
     return text

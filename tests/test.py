@@ -369,13 +369,19 @@ class Server:
             peer.reset()
         if self in Server.alive:
             Server.alive.remove(self)
-            if not self.has_ended():
+            if not self.has_ended(DEADLINE if self.is_reporting() else 0):
                 self._signal(signal.SIGTERM)    # gives a leak checker the chance to speak
                 seconds = DEADLINE if Server.late_ends < 2 else 0.1   # some never do
                 Server.late_ends = 0 if self.has_ended(seconds) else Server.late_ends + 1
             self._kill()
             for output in filter(None, (self.log, self.stderr)):
                 output.reader.join(1)
+
+    def is_reporting(self) -> bool:
+        """Whether a sanitizer is at work on its report, which may take a moment; then it
+        ends the program."""
+        path = re.search(r"log_path=([^:]+)", os.environ.get("ASAN_OPTIONS", ""))
+        return bool(path) and os.path.exists(f"{path[1]}.{self.process.pid}")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -561,8 +567,11 @@ class Server:
                 f"connect "
                 f"says: {error}"
                 + (f"; it listens on port {others[0]}" if others else ""),
-                "does it listen on that port (htons), at that address? See PORT and HOST "
-                "at the top of test.py", "the server does not listen where it should")
+                ("does it call listen(), on the port that is its argument (htons), at "
+                 "that address?" if "{port}" in self.template else
+                 "does it call listen(), on that port (htons), at that address? See PORT "
+                 "and HOST at the top of test.py"),
+                "the server does not listen where it should")
 
     # -- the log
 

@@ -288,7 +288,7 @@ MISTAKES: Dict[str, Mistake] = {
         ["O_NONBLOCK"]),
     "a handler frees what its caller uses": Mistake(
         6, [(r'client_fail\(client, "send"\);', 'client_close(client, "send");')],
-        ["AddressSanitizer", "free"]),
+        ["AddressSanitizer", "free", "client_close(), 6-broadcast.c:"]),
     "a NUL ends the message": Mistake(
         6, [(r"client_send\(to, text, len\);",
              "client_send(to, text, strnlen(text, len));")],
