@@ -1,8 +1,8 @@
 /*
- * rate - how many messages a client may say: so many a second, and a burst now and then
+ * rate - how many messages a client may say: so many per second, and a burst now and then
  *
  * A bucket holds what may be said at once, ten seconds' worth. Saying empties it, time
- * fills it. All of it is one number a client, the time at which its bucket will be full.
+ * fills it. It is just one number per client: the time at which its bucket will be full.
  *
  * Interface: rate_make(); then, for each client, an int64_t that begins at 0. Pure: the
  * caller has the clock, in milliseconds.
@@ -21,7 +21,7 @@ struct rate {
     int64_t cost_us; /* how long the bucket takes for one message; 0: there is no limit */
 };
 
-/* The rate of so many messages a second, 1 to RATE_MAX; 0: no limit. */
+/* The rate of so many messages per second, 1 to RATE_MAX; 0: no limit. */
 struct rate rate_make(long messages);
 
 /* How many messages may be said now. */

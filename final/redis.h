@@ -21,7 +21,7 @@
 #include <sys/socket.h>
 
 enum { REDIS_ADDRESSES_MAX = 8 };      /* that one host name may stand for */
-enum { REDIS_READ_MAX = 64 * 1024 };   /* bytes an event, then others have their turn */
+enum { REDIS_READ_MAX = 64 * 1024 };   /* bytes per event, then others have their turn */
 enum { REDIS_SILENCE_MS = 10 * 1000 }; /* without a byte while one is due: it is lost */
 enum { REDIS_REASON_MAX = 513 };       /* bytes: 128 in their visible form, NUL */
 
