@@ -246,6 +246,7 @@ class Terminal:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.text, self.seen, self.changed_at = "", 0, time.monotonic()
+        self.cut = False        # what was shown last is a line whose end has not come
         self.changed = threading.Condition()
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ,
@@ -284,6 +285,8 @@ class Terminal:
         """What has come and has not been shown."""
         text = (self.text[self.seen:].replace(READY, "")
                 .replace("\r\n", "\n").replace("\r", ""))
+        if self.cut and text.startswith("\n"):
+            text = text[1:]
         if text.endswith("\n"):
             text = text[:-1]
         return text.split("\n") if text else []
@@ -337,13 +340,17 @@ class Terminal:
 
     def show(self) -> None:
         """What has come so far is dealt with; the prompt stays for the next block."""
-        self.seen = len(self.text) - (2 if self.at_prompt() else 0)
+        text = self.text            # the reader goes on meanwhile
+        self.seen = len(text) - (2 if text.endswith(READY + "$ ") else 0)
+        self.cut = self.seen == len(text) and not text.endswith("\n")
 
     def type(self, text: str) -> None:
+        self.cut = False
         os.write(self.master, (text + "\n").encode())
 
     def press(self, keys: str) -> None:
         """What `types` names."""
+        self.cut = False
         key = re.fullmatch(r"\^([A-Z\\])", keys)
         text = keys.replace("\\e", "\x1b").replace("\\r", "\r")
         data = chr(ord(key[1]) & 31) if key else \
