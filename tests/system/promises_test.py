@@ -221,9 +221,16 @@ class Log(unittest.TestCase):
         return one
 
     def test_terminal_unread(self):
-        """Standard output is a terminal that nobody reads."""
-        with self.terminal(), Server(to_file(self.name)) as server:
-            self.chat(server, numbered(3000, 100))
+        """Standard output is a terminal that nobody reads for a while."""
+        with self.terminal() as ours, Server(to_file(self.name)) as server:
+            texts = numbered(3000, 100)
+            one = self.chat(server, texts)
+            log = b""
+            while b"the end" not in log:
+                log += os.read(ours, 1 << 16).replace(b"\r", b"")
+                one.send(b"the end\n")
+                one.collect(b"the end")
+            self.expect_complete(log, len(texts))
 
     def test_socket(self):
         """Standard output is a socket, as under systemd: its reader holds up nobody."""

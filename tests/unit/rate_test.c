@@ -46,9 +46,27 @@ static void test_any_rate(void)
     }
 }
 
+/* The answer is how many may come in one go, not only whether one may. */
+static void test_how_many(void)
+{
+    struct rate slow = rate_make(5), fast = rate_make(RATE_MAX);
+    const int64_t now = 1000000, full = now * 1000,
+                  most = RATE_BURST_S * (int64_t)RATE_MAX;
+
+    CHECK_EQUAL((long)rate_allows(slow, 0, now), 50); /* however long it was silent */
+    CHECK_EQUAL((long)rate_allows(slow, rate_spend(slow, 0, now), now), 49);
+    CHECK_EQUAL((long)rate_allows(slow, full + 11000000, now), 0);
+    CHECK(rate_spend(slow, full - 1, now) == full + 200000);
+    CHECK(rate_spend(slow, full + 1, now) == full + 200001);
+    CHECK_EQUAL((long)rate_allows(fast, full, now), (long)most);
+    CHECK_EQUAL((long)rate_allows(fast, full + 1, now), (long)most - 1);
+    CHECK_EQUAL((long)rate_allows(fast, full + most - 1, now), 1);
+}
+
 int main(void)
 {
     test_no_limit();
+    test_how_many();
     test_burst_then_rate();
     test_any_rate();
     return checks_end();
