@@ -63,9 +63,17 @@ static void test_how_many(void)
     CHECK_EQUAL((long)rate_allows(fast, full + most - 1, now), 1);
 }
 
+static void test_pauses(void)
+{
+    CHECK_EQUAL((long)rate_pause_ms(rate_make(5)), 200);
+    CHECK_EQUAL((long)rate_pause_ms(rate_make(3)), 334); /* 333 would be too short */
+    CHECK_EQUAL((long)rate_pause_ms(rate_make(RATE_MAX)), RATE_PAUSE_MIN_MS);
+}
+
 int main(void)
 {
     test_no_limit();
+    test_pauses();
     test_how_many();
     test_burst_then_rate();
     test_any_rate();
