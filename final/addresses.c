@@ -54,7 +54,7 @@ static void address_key(const struct sockaddr_storage *address, uint64_t key[2])
         memcpy(&key[1], &v4->sin_addr, sizeof v4->sin_addr);
 }
 
-/* The address's place in the table: mixes all bits (splitmix64's finish), with the seed. */
+/* The address's place in the table: splitmix64's finish mixes all bits with the seed. */
 static struct addresses_place *place_of(const struct addresses *table,
                                         const uint64_t key[2])
 {
@@ -65,7 +65,7 @@ static struct addresses_place *place_of(const struct addresses *table,
     return &table->places[(mix ^ (mix >> 31)) & (table->places_count - 1)];
 }
 
-/* Doubles the table. If there is no memory for that, it stays as it is, and gets slower. */
+/* Doubles the table. If there is no memory for that, it stays as it is, only slower. */
 static void addresses_grow(struct addresses *table)
 {
     struct addresses old = *table;

@@ -132,7 +132,7 @@ static void client_fail(struct client *client, int error)
         client_deafen(client);
 }
 
-/* Sets pieces to what the client is to be sent next, and returns how many bytes that is. */
+/* Sets pieces to what the client is to be sent next; returns how many bytes that is. */
 static size_t client_peek(const struct client *client, struct iovec pieces[FEED_PIECES])
 {
     if (client->greeting_sent == GREETING_LEN)

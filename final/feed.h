@@ -55,8 +55,8 @@ uint64_t feed_end(const struct feed *feed);
 
 /*
  * Returns a cursor that is more than lag_max bytes behind the end, NULL if there is none.
- * Only whole chunks count, so a cursor is found when it lags lag_max + FEED_CHUNK bytes at
- * the latest.
+ * Only whole chunks count, so a cursor is found at the latest when it lags by lag_max +
+ * FEED_CHUNK bytes.
  */
 struct feed_cursor *feed_laggard(const struct feed *feed, uint64_t lag_max);
 
@@ -65,7 +65,7 @@ void cursor_open(struct feed *feed, struct feed_cursor *cursor);
 
 void cursor_close(struct feed *feed, struct feed_cursor *cursor);
 
-/* Returns where the cursor stands, in bytes since feed_open(): feed_end() if it has all. */
+/* Returns where the cursor is, in bytes since feed_open(): feed_end() if it has all. */
 uint64_t cursor_position(const struct feed_cursor *cursor);
 
 /*

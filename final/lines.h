@@ -7,9 +7,9 @@
  * messages.
  *
  * Interface: start with a struct lines of zeros; hand every read to lines_next() until it
- * returns 0; lines_end() tells what is left at end of file; lines_close() releases the
- * memory. lines_fit() looks ahead. Memory is held only while a message is incomplete. No sockets, no log: see
- * chatsrv.c.
+ * returns 0; lines_end() returns what is left at end of file; lines_close() releases the
+ * memory. lines_fit() looks ahead. Memory is held only while a message is incomplete. No
+ * sockets, no log: see chatsrv.c.
  */
 #ifndef LINES_H
 #define LINES_H

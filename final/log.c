@@ -206,7 +206,7 @@ void log_message(const char *sender, const char *text, size_t len)
     logged.end += (size_t)(to - line);
 }
 
-/* Tells how many lines are missing. The buffer is empty; only what is not written waits. */
+/* Says how many lines are missing. The buffer is empty; what is not written waits. */
 static void log_tell_dropped(void)
 {
     char line[LINES_LOST_MAX];

@@ -24,7 +24,7 @@ void process_open(void);
 
 /*
  * Raises the limit of descriptors and returns how many clients there may be: as many as
- * were asked for (SIZE_MAX: any number), and descriptors allow. Says so if these are less.
+ * were asked for (SIZE_MAX: any number) and descriptors allow. Says so if these are less.
  */
 size_t process_clients(size_t asked);
 

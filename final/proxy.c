@@ -100,7 +100,7 @@ static enum proxy_state text_state(struct proxy *proxy)
     return text_parse(proxy, line);
 }
 
-/* From, to, and both ports, as they are on the wire; more may follow, which nobody needs. */
+/* From, to, and both ports, as they are on the wire; what may follow, nobody needs. */
 static enum proxy_state binary_parse(struct proxy *proxy, size_t len)
 {
     const unsigned char *from = proxy->kept + BINARY_HEAD, *ports;

@@ -111,7 +111,7 @@ static int socket_dial(const struct sockaddr_storage *address)
     return -1;
 }
 
-/* Whether the next address is to have its turn at once; after the last there is a pause. */
+/* Whether the next address has its turn at once; after the last there is a pause. */
 static bool dial_failed(struct redis *redis)
 {
     bool moved = redis->server->moved.ss_family != 0;

@@ -5,8 +5,9 @@
  * redis_turn() dials when it is time to; redis_on_event() when the loop names its socket;
  * after both, redis_next() until it returns 0. Commands go out with redis_send(), once
  * the connection is ready, that is connected and through with AUTH. When it is lost, for
- * whatever reason, redis_lose() closes it, and it is dialled again after a pause, 0.1 s
- * at first, doubled each time up to 5 s; redis_is_well() says that it works and ends that.
+ * whatever reason, redis_lose() closes it, and it is dialled again after a pause: 0.1 s
+ * at first, doubled each time up to 5 s. Call redis_is_well() when all works: the next
+ * pause is then 0.1 s again.
  */
 #ifndef REDIS_H
 #define REDIS_H

@@ -62,7 +62,7 @@ int room_say(struct room *room, struct slice sender, struct slice text);
 /* Whether so much waits that nothing more should be said for now. */
 bool room_is_full(const struct room *room);
 
-/* How many bytes have been said, and how many of these have come back (or were missed). */
+/* How many bytes have been said, and how many of them have come back (or were missed). */
 uint64_t room_said(const struct room *room);
 uint64_t room_heard(const struct room *room);
 

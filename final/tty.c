@@ -15,8 +15,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* Pastes are marked. Off again, with all that half a draw may have left: wrapping, colour.
- */
+/* Pastes are marked. Off again, with what half a draw may have left: wrapping, colour. */
 static const char MODES_ON[] = "\x1b[?2004h", MODES_OFF[] = "\x1b[?2004l\x1b[?7h\x1b[m";
 
 static struct {
@@ -98,7 +97,7 @@ int tty_flush(void)
 
 /* ---- raw mode ---- */
 
-/* Raw first: a signal that comes in between restores once too often, which is harmless. */
+/* Raw first: a signal in between restores once too often, which is harmless. */
 static int raw_start(void)
 {
     struct termios raw = tty.before;

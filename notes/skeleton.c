@@ -70,6 +70,6 @@ int main(int argc, char **argv)
 
     setvbuf(stdout, NULL, _IOLBF, 0); /* the log leaves line by line, into a pipe too */
     server.listener = listener_open(port);
-    /* TODO: open the loop, watch the listener, and for ever: wait, handle what is ready */
+    /* TODO: open the loop, watch the listener; for ever: wait, handle what is ready */
     on_connection();
 }

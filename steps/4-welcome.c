@@ -99,7 +99,7 @@ static void client_close(struct client *client, const char *reason)
     free(client);
 }
 
-/* Changes what the loop watches the listener for. If that fails, the next call may not. */
+/* Changes what the loop watches the listener for. If it fails, the next call may not. */
 static void listener_watch(int interest)
 {
     if (evloop_mod(server.loop, server.listener, server.interest, interest, NULL) == 0)
@@ -209,7 +209,7 @@ static int listener_open(in_port_t port)
     /* Otherwise connections that the last run closed keep the port taken for minutes. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         err(1, "setsockopt SO_REUSEADDR");
-    /* Accepted sockets inherit this: what is sent leaves at once, however little it is. */
+    /* Accepted sockets inherit this: what is sent leaves at once, however little. */
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         err(1, "setsockopt TCP_NODELAY");
     if (bind(fd, (struct sockaddr *)&address, len) < 0)

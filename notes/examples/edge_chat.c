@@ -337,7 +337,7 @@ static int listener_open(in_port_t port)
     /* Otherwise connections that the last run closed keep the port taken for minutes. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         err(1, "setsockopt SO_REUSEADDR");
-    /* Accepted sockets inherit this: what is sent leaves at once, however little it is. */
+    /* Accepted sockets inherit this: what is sent leaves at once, however little. */
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         err(1, "setsockopt TCP_NODELAY");
     if (bind(fd, (struct sockaddr *)&address, len) < 0)

@@ -11,10 +11,10 @@
  *   - After SIGTERM or SIGINT nobody is let in any more, and when the transfers that run
  *     are complete the server ends. A second signal ends it at once; they still go on.
  *
- * The signals are blocked, except while pselect() sleeps: it lets them in and falls asleep
- * in one step. So none can come between a look at the flag and the sleep, which would then
- * miss it, and no other call is interrupted. The children inherit the mask: a ^C, which a
- * terminal sends to all of them, does not end a transfer.
+ * The signals are blocked, except while pselect() sleeps: it lets them in and falls
+ * asleep in one step. So none can come between a look at the flag and the sleep, which
+ * would then miss it, and no other call is interrupted. The children inherit the mask: a
+ * ^C, which a terminal sends to all of them, does not end a transfer.
  *
  * Run:  http_files folder [port [patience]]   0, or none: any free port; ^C stops it
  * See:  listening on port 40215               and, for `curl localhost:40215/notes.md`,

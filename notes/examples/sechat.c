@@ -155,8 +155,8 @@ static void listener_watch(int interest)
 }
 
 /*
- * One accept per event: whoever else waits is reported again. Without a free descriptor that
- * never ends, so the loop then looks away from the listener for a while.
+ * One accept per event: whoever else waits is reported again. Without a free descriptor
+ * that never ends, so the loop then looks away from the listener for a while.
  */
 static void on_connection(void)
 {
@@ -252,7 +252,7 @@ static int listener_open(in_port_t port)
     /* Else the port stays taken for minutes by connections that the last run closed. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         err(1, "setsockopt");
-    /* Accepted sockets inherit this: what is sent leaves at once, however little it is. */
+    /* Accepted sockets inherit this: what is sent leaves at once, however little. */
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         err(1, "setsockopt TCP_NODELAY");
     if (bind(fd, (struct sockaddr *)&address, len) < 0)
@@ -302,7 +302,7 @@ int main(int argc, char **argv)
     server.listener = listener_open(port);
     listener_watch(EVLOOP_READ);
     for (;;) {
-        /* One event at a time: handling it may free a client that another one is about. */
+        /* One event at a time: handling it may free a client that another is about. */
         struct evloop_event event;
         int timeout = server.interest ? -1 : ACCEPT_PAUSE_MS;
         int n = evloop_wait(server.loop, &event, 1, timeout);
