@@ -132,8 +132,8 @@ def start(number: int) -> int:
             tell(f"(Which has not passed yet, as it is now: make mine {number - 1}.)")
     tell(f"\n  read    notes/{file.stem}.md\n  edit    {shown(file)}")
     tell(f"  then    make mine {number}")
-    tell("\nIts tests look at this"
-         + (", besides all that the steps before had to do" if number > 1 else "") + ":\n")
+    besides = ", besides all that the steps before had to do" if number > 1 else ""
+    tell(f"\nIts tests look at this{besides}:\n")
     for check in checks():
         if check.stage == number:
             tell(f"  {check.name}\n      {check.says}")

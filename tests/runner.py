@@ -321,7 +321,7 @@ def lint_jobs() -> Iterator[Job]:
     yield Job("lint columns",
               "python3 -c 'import sys; sys.exit([f + \":\" + str(n) for f in"
               " sys.argv[1:] for n, line in enumerate(open(f, encoding=\"utf-8\"),"
-              f" 1) if len(line) > 91] or 0)' {python}")
+              f" 1) if len(line) > 91] or 0)' {python} {sources} {headers}")
 
 
 # ---- Building and running --------------------------------------------------------------
