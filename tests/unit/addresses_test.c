@@ -65,6 +65,31 @@ static void test_networks(void)
     addresses_close(&table);
 }
 
+/* How many addresses the fullest place has. */
+static int fullest(const struct addresses *table)
+{
+    int most = 0;
+
+    for (size_t i = 0; i < table->places_count; i++) {
+        int count = 0;
+        for (struct address *at = table->places[i].first; at != NULL; at = at->next)
+            count++;
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
+/* Where addresses stand differs from table to table, so that nobody can fill one place. */
+static void test_seed(void)
+{
+    struct addresses one, two;
+
+    CHECK(addresses_open(&one) == 0 && addresses_open(&two) == 0);
+    CHECK(one.seed != two.seed && one.seed != 0);
+    addresses_close(&one);
+    addresses_close(&two);
+}
+
 /* Many more than places: each is found again, and goes with its last client. */
 static void test_growth(void)
 {
@@ -76,6 +101,7 @@ static void test_growth(void)
     for (uint32_t i = 0; i < HOSTS; i++)
         entered[i] = enter(&table, v4(0x0a000000 + i), 2);
     CHECK(table.count == HOSTS && table.places_count >= HOSTS);
+    CHECK(fullest(&table) < 15); /* by chance it is about six */
     for (uint32_t i = 0; i < HOSTS; i++)
         CHECK(enter(&table, v4(0x0a000000 + i), 2) == entered[i]);
     for (int time = 0; time < 2; time++)
@@ -89,6 +115,7 @@ int main(void)
 {
     test_max();
     test_networks();
+    test_seed();
     test_growth();
     return checks_end();
 }
