@@ -381,7 +381,7 @@ class Stopping(ChatsrvCase):
         while not slow.ended:               # and it goes on sending
             slow.sock.setblocking(False)
             with contextlib.suppress(OSError):
-                slow.sock.send(unread)
+                slow.sock.send(b"!" if size else unread)
             slow.receive(DEADLINE)
         seconds = time.monotonic() - began      # this program may have been held up
         one.expect_closed()
