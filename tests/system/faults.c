@@ -9,7 +9,8 @@
  *                  RATE of a thousand such calls fail. FAULT is an error's name, or
  *                  "short": recv, send and write move a part of the bytes, epoll_wait
  *                  reports one event. accept with ECONNABORTED drops a connection; the
- *                  other errors change nothing.
+ *                  other errors change nothing. Where recv or send would have to wait
+ *                  instead of saying EAGAIN, the program ends with a line on stderr.
  *   FAULTS_SEED    the seed of the random numbers
  *   FAULTS_FAIL    N: the Nth of the calls fails, with the error given below
  *   FAULTS_SPARE   an IPv4 address whose connections are spared
@@ -197,10 +198,25 @@ static int fault_of(const char *call, int fd, int usual)
 
 /* ---- the calls, as their man pages have them ---- */
 
+int __real_fcntl(int fd, int command, ...);
+
+/* To fail with EAGAIN is a nonblocking socket's way; on any other one the call waits. */
+static void expect_nonblocking(const char *call, int fd, int flags, int fault)
+{
+    if (fault != EAGAIN || flags & MSG_DONTWAIT || __real_fcntl(fd, F_GETFL) & O_NONBLOCK)
+        return;
+    fprintf(stderr,
+            "%s() would wait here, and the program with it: descriptor %d is not "
+            "O_NONBLOCK\n",
+            call, fd);
+    _exit(1);
+}
+
 ssize_t __real_recv(int fd, void *bytes, size_t len, int flags);
 ssize_t __wrap_recv(int fd, void *bytes, size_t len, int flags)
 {
     int fault = fault_of("recv", fd, ECONNRESET);
+    expect_nonblocking("recv", fd, flags, fault);
     if (fault > 0)
         return -1;
     return __real_recv(fd, bytes, fault == SHORT ? 1 + random_below(len) : len, flags);
@@ -210,6 +226,7 @@ ssize_t __real_send(int fd, const void *bytes, size_t len, int flags);
 ssize_t __wrap_send(int fd, const void *bytes, size_t len, int flags)
 {
     int fault = fault_of("send", fd, ECONNRESET);
+    expect_nonblocking("send", fd, flags, fault);
     if (fault > 0)
         return -1;
     if (fault == SHORT && len > 0)
@@ -225,6 +242,7 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
     struct iovec first = message->msg_iov[0];
     struct msghdr some = {.msg_iov = &first, .msg_iovlen = 1};
 
+    expect_nonblocking("send", fd, flags, fault);
     if (fault > 0)
         return -1;
     if (fault != SHORT)
@@ -281,7 +299,6 @@ int __wrap_epoll_ctl(int loop, int op, int fd, struct epoll_event *event)
     return FAIL_OR(epoll_ctl, (loop, op, fd, event), fd, ENOMEM);
 }
 
-int __real_fcntl(int fd, int command, ...);
 int __wrap_fcntl(int fd, int command, ...)
 {
     va_list arguments;

@@ -283,6 +283,9 @@ MISTAKES: Dict[str, Mistake] = {
     "EAGAIN is taken for the end": Mistake(
         4, [(r"n < 0 && \(errno == EAGAIN \|\| errno == EINTR\)", "n < 0 && 0")],
         ["EAGAIN"]),
+    "a client's socket blocks, which does no harm yet": Mistake(
+        2, [(r"fcntl\(fd, F_SETFL, O_NONBLOCK\) < 0 \|\|", "0 ||")],
+        ["O_NONBLOCK"]),
     "a client's socket blocks": Mistake(
         6, [(r"fcntl\(fd, F_SETFL, O_NONBLOCK\) < 0 \|\|", "0 ||")],
         ["O_NONBLOCK"]),
