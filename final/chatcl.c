@@ -27,6 +27,7 @@
 #include "dial.h"
 #include "letter.h"
 #include "lines.h"
+#include "paste.h"
 #include "screen.h"
 #include "tty.h"
 
@@ -85,7 +86,9 @@ static struct {
 
     bool on_screen;       /* on a terminal, with a line being edited: */
     struct screen screen; /* here */
-    struct buffer typed;  /* what is not in the line yet */
+    struct buffer typed;  /* what is not in the line yet, */
+    struct paste kept;    /* up to here; */
+    struct paste seen;    /* and more may have come, but found no room */
     bool hung_up;         /* no more can be typed: the terminal is gone */
     bool status_said;     /* there is a line about it */
     enum status status;   /* what the user is waiting for, */
@@ -190,7 +193,7 @@ static void half_lines_drop(void)
     chat.skipping |= chat.half_sent;
     chat.half_sent = false;
     half_line_skip();
-    if (chat.on_screen || (whole == chat.in.len && !chat.half_shown))
+    if (whole == chat.in.len && !chat.half_shown)
         return;
     fputs("half a line has come; it is dropped\n", notice());
     chat.in.len = whole;
@@ -276,7 +279,7 @@ static void on_server_end(int error)
     bool orderly = chat.shut || (!chat.on_screen && !chat.retry && chat.out.len == 0);
 
     if (chat.on_screen)
-        screen_show(&chat.screen, &chat.in, true);
+        screen_show(&chat.screen, &chat.in, !chat.retry);
     close(chat.server);
     chat.server = -1;
     if (server_full())
@@ -431,6 +434,29 @@ static void on_input_end(ssize_t got)
     input_end();
 }
 
+/*
+ * What finds no room is lost, but not the marks of a paste in it: what follows has to be
+ * told from what is typed.
+ */
+static void typed_add(const char *bytes, size_t len)
+{
+    char marks[2 * PASTE_MARK_LEN];
+    size_t marks_len = paste_bridge(chat.kept, chat.seen, marks);
+    bool fits = marks_len + len <= buffer_room(&chat.typed);
+
+    for (size_t i = 0; i < len; i++)
+        paste_follow(&chat.seen, bytes[i]);
+    if (fits) {
+        buffer_add(&chat.typed, marks, marks_len);
+        buffer_add(&chat.typed, bytes, len);
+        chat.kept = chat.seen;
+        return;
+    }
+    chat.screen.line.bell = true;
+    chat.typed.len -= chat.kept.matched; /* half a mark, and the rest is lost */
+    chat.kept.matched = 0;
+}
+
 /* Keys are read even if they have to wait: what looks for ^C must see them. */
 static void on_keys(void)
 {
@@ -448,10 +474,8 @@ static void on_keys(void)
         else
             bytes[len++] = bytes[i];
     }
-    if (len > buffer_room(&chat.typed))
-        chat.screen.line.bell = true;
-    else if (!chat.input_ended && !chat.leaving)
-        buffer_add(&chat.typed, bytes, len);
+    if (!chat.input_ended && !chat.leaving)
+        typed_add(bytes, len);
 }
 
 static void on_input(void)

@@ -6,6 +6,8 @@
  */
 #include "tty.h"
 
+#include "paste.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -26,8 +28,7 @@ static struct {
     FILE *page;
     char *page_bytes;
     size_t page_len, page_written;
-    bool pasting;   /* the last mark typed was that of a paste's beginning, */
-    size_t matched; /* and these are the bytes so far of the next one */
+    struct paste paste; /* where in the keys we are */
 } tty;
 
 bool tty_capable(void)
@@ -250,19 +251,6 @@ void tty_signal(int number)
 
 /* ---- keys ---- */
 
-/* Follows the marks of bracketed paste: only their bytes begin with an ESC. */
-static void paste_follow(char byte)
-{
-    const char *mark = tty.pasting ? "\x1b[201~" : "\x1b[200~";
-
-    if (byte != mark[tty.matched])
-        tty.matched = byte == mark[0];
-    else if (mark[++tty.matched] == '\0') {
-        tty.matched = 0;
-        tty.pasting = !tty.pasting;
-    }
-}
-
 /* The keys are those that the user has set, with stty(1) for example. */
 int tty_key_signal(char byte)
 {
@@ -271,8 +259,9 @@ int tty_key_signal(char byte)
     } keys[] = {{SIGINT, VINTR}, {SIGQUIT, VQUIT}, {SIGTSTP, VSUSP}};
     const cc_t *set = tty.before.c_cc;
 
-    paste_follow(byte);
-    if (tty.pasting || !(tty.before.c_lflag & ISIG) || (cc_t)byte == _POSIX_VDISABLE)
+    paste_follow(&tty.paste, byte);
+    if (tty.paste.pasting || !(tty.before.c_lflag & ISIG) ||
+        (cc_t)byte == _POSIX_VDISABLE)
         return 0;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if ((cc_t)byte == set[keys[i].key])

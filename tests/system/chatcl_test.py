@@ -9,6 +9,7 @@ play the server. The terminal is a pseudo-terminal with a small emulator behind 
 (JOB) stands in for the shell. TmuxTest uses tmux as the terminal. Nothing depends on how
 fast things happen: each wait ends with its event, or fails after DEADLINE seconds.
 """
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -898,7 +899,8 @@ class TerminalTest(TerminalCase):
         peer.say("Welcome back\n")
         self.sees("Welcome back", "> |")
         seen = self.screen.all_lines()
-        self.assertEqual(seen[:3], ["Welcome", "::1: whole", "::1: ha"])
+        self.assertEqual(seen[:3], ["Welcome", "::1: whole",
+                                    "chatcl: half a line has come; it is dropped"])
         self.assertRegex(seen[3], "^chatcl: read .*: The server has closed the connec")
         self.assertRegex(seen[4], "^chatcl: connected to ")
         self.assertEqual(seen[5:7], ["Welcome back", ">"])
@@ -1138,6 +1140,69 @@ class RoughTest(TerminalCase):
                 full += 1
                 time.sleep(0.01)
         os.close(terminal)
+
+    def bells(self) -> int:
+        return self.screen.raw.count(b"\a")
+
+    def overfill(self) -> None:
+        """Types lines until not even a short one finds room."""
+        while self.bells() == 0:
+            self.type(3 * (b"t" * 1000 + b"\r"))
+            self.look()
+        for _ in range(3):
+            before = self.bells()
+            while self.bells() == before:
+                self.type(b"t" * 100 + b"\r")
+                self.look()
+
+    def type_and_lose(self, keys: bytes) -> None:
+        before, deadline = self.bells(), time.monotonic() + DEADLINE
+        self.type(keys)
+        while self.bells() == before:
+            self.assertLess(time.monotonic(), deadline, "nothing is lost")
+            self.look()
+
+    def hear_waiting(self, peer: ServerEnd) -> bytes:
+        """Reads until the client has nothing more to send."""
+        peer.socket.settimeout(1)
+        heard = b""
+        with contextlib.suppress(socket.timeout):
+            while True:
+                heard += peer.socket.recv(1 << 20)
+                self.look()
+        return heard
+
+    def test_lost_end_of_a_paste(self) -> None:
+        """What is typed after it is no part of it: ^D in an empty line is the end."""
+        peer = self.start()
+        self.overfill()
+        time.sleep(0.3)         # so that it is not read, and lost, with what was before:
+        self.type(PASTE)        # for this there is room
+        time.sleep(0.3)
+        self.type_and_lose(1000 * b"p" + PASTED)
+        self.hear_waiting(peer)
+        self.type(b"typed\r")
+        self.assertEqual(self.hear_waiting(peer)[-6:], b"typed\n")
+        self.type("\x04")
+        self.assertEqual(peer.hear_all(), b"")
+        peer.socket.close()
+        self.ends("exited 0")
+
+    def test_lost_beginning_of_a_paste(self) -> None:
+        """What is pasted after it is not typed: nothing is sent without Enter."""
+        peer = self.start()
+        self.overfill()
+        self.type_and_lose(PASTE + 1000 * b"p" + b"\r")
+        deadline = time.monotonic() + DEADLINE
+        while self.screen.lines()[-1] != "> not\u21b5sent|":
+            self.assertLess(time.monotonic(), deadline, "\n".join(self.screen.lines()))
+            bells = self.bells()
+            self.hear_waiting(peer)
+            if self.screen.lines()[-1] == "> |":
+                self.type(b"not\rsent")         # lost, too, if a bell rings
+            while self.screen.lines()[-1] == "> |" and self.bells() == bells:
+                self.look()
+        self.assertEqual(select.select([peer.socket], [], [], 0)[0], [])
 
 
 class TmuxTest(ClientTest):
