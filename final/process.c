@@ -31,6 +31,7 @@ void process_open(void)
     close(fd);
     signal(SIGPIPE, SIG_IGN); /* sending to a departed client is just an error */
     signal(SIGXFSZ, SIG_IGN); /* and so is a log that may not grow any more */
+    signal(SIGTTOU, SIG_IGN); /* and a log on a terminal that is another job's */
 }
 
 static size_t descriptors_limit(void)

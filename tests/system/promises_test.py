@@ -183,6 +183,26 @@ def to_file(path: str, append: bool = False, before: str = "") -> str:
     return f"sh -c {shlex.quote(script)} {test.COMMAND}"
 
 
+def to_background(path: str) -> str:
+    """The command that starts the server in the background of a terminal with "stty
+    tostop", which also gets its log."""
+    script = ("import fcntl, os, sys, termios\n"
+              "terminal = os.open(sys.argv[1], os.O_RDWR)\n"
+              "fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)\n"
+              "modes = termios.tcgetattr(terminal)\n"
+              "modes[3] |= termios.TOSTOP\n"
+              "termios.tcsetattr(terminal, termios.TCSANOW, modes)\n"
+              "foreground = os.fork()\n"
+              "if not foreground:\n"
+              "    os.execvp('sleep', ['sleep', '60'])     # our end is its hang-up\n"
+              "os.setpgid(foreground, foreground)\n"
+              "os.tcsetpgrp(terminal, foreground)\n"
+              "os.dup2(terminal, 1)\n"
+              "os.execvp(sys.argv[2], sys.argv[2:])\n")
+    python = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}"
+    return f"{python} {shlex.quote(path)} {test.COMMAND}"
+
+
 def to_socket(path: str) -> str:
     """The command that starts the server with its log going to that Unix socket."""
     script = ("import os, socket, sys\n"
@@ -231,6 +251,14 @@ class Log(unittest.TestCase):
                 one.send(b"the end\n")
                 one.collect(b"the end")
             self.expect_complete(log, len(texts))
+
+    def test_terminal_background(self):
+        """The terminal stops jobs in the background that write; but not the server."""
+        with self.terminal() as ours, Server(to_background(self.name)) as server:
+            self.chat(server, numbered(10, 100))
+            log = b""
+            while b"message from" not in log:
+                log += os.read(ours, 1 << 16)
 
     def test_socket(self):
         """Standard output is a socket, as under systemd: its reader holds up nobody."""
