@@ -679,7 +679,7 @@ class Slow(RoomCase):
         self.wait(lambda: self.broker.of(b"XREAD")[-1][-1] == b"%d-0" % (1 << 50),
                   "the cursor")
         del self.broker.streams[ROOM][-1:]
-        self.assertTrue(server.log.wait(MISSED + b"1 clients", 1, 30))
+        self.assertTrue(server.log.wait(MISSED + b"1 client ", 1, 30))
         peer.expect_closed()
         server.expect_log(b"rejoined")
 
