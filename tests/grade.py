@@ -319,11 +319,18 @@ class Graded:
         if "build" in answer:
             self.verdict = "not built: " + answer["build"]
         elif answer.get("output"):
-            self.verdict = answer["output"].split("\n")[0]
+            self.verdict = first_sentence(answer["output"])
         if answer.get("killed"):
             self.verdict = "test.py was ended before its time. " + self.verdict
         if "greedy" in answer:
             self.verdict = f"{answer['greedy']}. {self.verdict}"
+
+
+def first_sentence(text: str) -> str:
+    """In one line: the first cause, without its hint."""
+    lines = text.split("\n")
+    last = next((n for n, line in enumerate(lines) if line.endswith(".")), 0)
+    return " ".join(lines[:last + 1])
 
 
 running: Dict[subprocess.Popen, int] = {}        # and the signal that ends it

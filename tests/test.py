@@ -240,6 +240,17 @@ def process(pid: int) -> Optional[Process]:
     return Process(pid, field[0].decode(), cpu, int(field[1]), int(field[2]))
 
 
+def thread_states(pid: int) -> str:
+    """A letter for each thread, as ps shows it (Linux)."""
+    states = ""
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                stat = pathlib.Path(f"/proc/{pid}/task/{task}/stat").read_bytes()
+                states += chr(stat[stat.rindex(b")") + 2])
+    return states
+
+
 def descendants(pid: int) -> List[int]:
     """The children of a process, their children, and so on (Linux)."""
     found = []
@@ -667,17 +678,22 @@ class Server:
         awake = []      # on a busy machine, who never sleeps may not get much time either
         while time.monotonic() < started + seconds:
             time.sleep(0.02 if LINUX else seconds)
-            awake.append(any(p.state == "R" for p in self.processes()))
+            awake.append(self.is_awake())
         share = (self.cpu() - before) / (time.monotonic() - started)
         if share > most or most == IDLE_SHARE and sum(awake) > 0.9 * len(awake) > 9:
             self.fail(f"hardly any CPU time used {when}", f"{share:.0%} of a processor")
+
+    def is_awake(self) -> bool:
+        """Whether a thread of it runs, or would if there were a processor for it."""
+        return any(p.state == "R" or LINUX and "R" in thread_states(p.pid)
+                   for p in self.processes())
 
     def settle(self) -> None:
         """Waits until the server sleeps: what it was sent, it has looked at."""
         seconds = Patience.seconds() if Server.restless < 2 else SETTLE
         end, quiet = time.monotonic() + seconds, 0
         while quiet < 4 and time.monotonic() < end:
-            quiet = 0 if any(p.state == "R" for p in self.processes()) else quiet + 1
+            quiet = 0 if self.is_awake() else quiet + 1
             time.sleep(0.003 if LINUX else SETTLE / 4)
         Server.restless = Server.restless + 1 if quiet < 4 else 0
 
@@ -1404,6 +1420,58 @@ MANNERS = ("FIN", "RST", "FIN+RST", "line+FIN", "line+RST", "line+FIN+RST")
 class TestRules(ServerCase):
     """What a server has to do besides. A cause is checked before its consequences."""
 
+    # -- one process, one thread
+
+    @rule(THREADS, "one loop on epoll or kqueue serves all clients", stage=1)
+    @unittest.skipUnless(LINUX, "threads are counted in /proc")
+    def test_threads(self):
+        """no threads or child processes: at the start, for a client, for a message"""
+        one = self.visit()
+        if self.has_own_memory():
+            self.skipTest("the language's runtime has threads of its own")
+        server = self.count_threads("with one client")
+        crowd = [self.visit() for _ in range(8)]
+        self.count_threads("with 9 clients")
+        if ServerCase.abilities.hangs_up or not server:
+            return
+        for _ in range(5):
+            for peer in crowd:
+                with contextlib.suppress(OSError):
+                    peer.sock.sendall(b"who serves this message?\n" * 50)
+            for _ in range(200):
+                self.expect_alone(server, "while 400 messages come in")
+            while any([peer.receive(0.005) for peer in [one, *crowd]]):
+                pass
+
+    def count_threads(self, when: str) -> int:
+        """Returns the process that serves; 0 if that cannot be seen."""
+        listening = self.server.listeners()
+        server = next(iter(listening), 0)
+        relatives = [p for p in self.server.processes() if p.state != "Z"
+                     and p.pid != server and identity(p.pid) == identity(server)]
+        if len(listening) > 1 or server and relatives:
+            self.server.fail(f"one process {when}",
+                             f"{max(len(listening), len(relatives) + 1)} processes run "
+                             f"the "
+                             "server's program",
+                             "fork() is not needed: " + self.server.look)
+        if server:
+            self.expect_alone(server, when)
+        return server
+
+    def expect_alone(self, server: int, when: str) -> None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            threads = len(os.listdir(f"/proc/{server}/task"))
+            if threads > 1:
+                self.server.fail(f"one thread {when}", f"{threads} threads")
+        children = [p for p in map(process, descendants(server)) if p and p.state != "Z"]
+        if children:
+            self.server.fail(f"one process {when}", f"{len(children) + 1} processes",
+                             "fork() is not needed: " + self.server.look)
+
+    def has_own_memory(self) -> bool:
+        return any(map(has_runtime, self.server.threads()))
+
     # -- connecting, and the greeting
 
     @rule(GREETING, "one or more whole lines; no NUL behind them (strlen(), not sizeof)",
@@ -1452,7 +1520,8 @@ class TestRules(ServerCase):
 
     @rule(GREETING, "put the newcomer into the list of clients and the greeting into its "
                     "output together; in parts, the greeting lets others in between",
-          stage=6)
+          stage=6,
+          after="test_threads")
     def test_greeting_first(self):
         """somebody speaks just as a newcomer connects: the greeting comes first, whole"""
         one, = self.join(1)
@@ -1538,7 +1607,8 @@ class TestRules(ServerCase):
                  "what "
                  "it has no room for comes with the next wait, unless it is "
                  "edge-triggered "
-                 "and was dropped", stage=6)
+                 "and was dropped", stage=6,
+          after="test_threads")
     def test_speakers_at_once(self):
         """a hundred clients speak at once; nobody's message is lost"""
         watcher, = self.join(1)
@@ -1715,7 +1785,7 @@ class TestRules(ServerCase):
         return ""
 
     @rule(ATOMIC, "queue a message for each client as a whole, behind what already "
-                  "waits for it", stage=6, after="test_parts_do_not_mix "
+                  "waits for it", stage=6, after="test_threads test_parts_do_not_mix "
                                                  "test_byte_by_byte "
                   "test_line_before_part")
     def test_atomic(self):
@@ -1758,20 +1828,23 @@ class TestRules(ServerCase):
         deaf.sock.setblocking(False)
         block = b"".join(text + b"\n" for text in numbered(600, 999))
         left = 30 * block
-        quiet = 0
-        while left and quiet < 5:       # it need not read more than it can send
-            try:
+        quiet, end = 0, time.monotonic() + 2 * DEADLINE
+        while left and quiet < 5 and time.monotonic() < end:
+            try:                        # it need not read more than it can send
                 left = left[deaf.sock.send(left[:len(block)]):]
                 quiet = 0
             except BlockingIOError:
-                quiet += 1
                 select.select([], [deaf.sock], [], 0.1)
+                quiet += not self.server.is_awake()
             except OSError:
                 break                   # disconnected, which is allowed
             while self.relays() and one.receive(0.001):
                 one.inbox.clear()
         try:
-            one.sync()
+            for _ in range(20):     # the kernel may yet have room for a few short lines
+                one.send(block[:100 * 1000])
+                one.sync()
+                one.inbox.clear()
         except Verdict:
             if not self.server.has_ended():
                 self.server.fail("others served while one client does not read",
@@ -2062,56 +2135,6 @@ class TestRules(ServerCase):
         self.server.expect_idle("with unfinished lines of 4, 1024 and more bytes")
         self.expect_service()
 
-    @rule(THREADS, "one loop on epoll or kqueue serves all clients", stage=1)
-    @unittest.skipUnless(LINUX, "threads are counted in /proc")
-    def test_threads(self):
-        """no threads or child processes: at the start, for a client, for a message"""
-        one = self.visit()
-        if self.has_own_memory():
-            self.skipTest("the language's runtime has threads of its own")
-        server = self.count_threads("with one client")
-        crowd = [self.visit() for _ in range(8)]
-        self.count_threads("with 9 clients")
-        if ServerCase.abilities.hangs_up or not server:
-            return
-        for _ in range(5):
-            for peer in crowd:
-                with contextlib.suppress(OSError):
-                    peer.sock.sendall(b"who serves this message?\n" * 50)
-            for _ in range(200):
-                self.expect_alone(server, "while 400 messages come in")
-            while any([peer.receive(0.005) for peer in [one, *crowd]]):
-                pass
-
-    def count_threads(self, when: str) -> int:
-        """Returns the process that serves; 0 if that cannot be seen."""
-        listening = self.server.listeners()
-        server = next(iter(listening), 0)
-        relatives = [p for p in self.server.processes() if p.state != "Z"
-                     and p.pid != server and identity(p.pid) == identity(server)]
-        if len(listening) > 1 or server and relatives:
-            self.server.fail(f"one process {when}",
-                             f"{max(len(listening), len(relatives) + 1)} processes run "
-                             f"the "
-                             "server's program",
-                             "fork() is not needed: " + self.server.look)
-        if server:
-            self.expect_alone(server, when)
-        return server
-
-    def expect_alone(self, server: int, when: str) -> None:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            threads = len(os.listdir(f"/proc/{server}/task"))
-            if threads > 1:
-                self.server.fail(f"one thread {when}", f"{threads} threads")
-        children = [p for p in map(process, descendants(server)) if p and p.state != "Z"]
-        if children:
-            self.server.fail(f"one process {when}", f"{len(children) + 1} processes",
-                             "fork() is not needed: " + self.server.look)
-
-    def has_own_memory(self) -> bool:
-        return any(map(has_runtime, self.server.threads()))
-
     @rule(RELEASE, "close() the descriptor on every way on which a client goes; recv() "
                    "of 0 "
                    "tells of the end, even if nobody ever sends anything", stage=3,
@@ -2262,7 +2285,8 @@ class TestRules(ServerCase):
         self.server.expect_log(b"behind the NUL")
 
     @rule(LOG, "one place where a client ends, whatever the reason: it logs, and closes",
-          stage=3, after="test_log test_ends test_connects_at_once test_descriptors")
+          stage=3, after="test_threads test_log test_ends test_connects_at_once "
+                         "test_descriptors")
     def test_log_ends(self):
         """each end is logged once: by FIN, by reset, with a line, before accept"""
         watcher = self.visit()
@@ -2512,6 +2536,8 @@ class Result(unittest.TextTestResult):
     records = Records([])
     deadline = 0.0          # when the whole run ends, or 0
     allowed = CHECK_LIMIT   # seconds, for the check that is running
+    extended = 0            # how often that was given once more
+    delayed = 0.0           # run_delay() when it began
 
     def getDescription(self, test) -> str:
         says = test.shortDescription()
@@ -2525,9 +2551,18 @@ class Result(unittest.TextTestResult):
         self.started = time.monotonic()
         self.expect_time_left()
         Result.allowed = min(CHECK_LIMIT, max(IN_VAIN - Patience.in_vain, DEADLINE))
+        Result.extended, Result.delayed = 0, run_delay()
         if hasattr(signal, "setitimer"):
             left = Result.deadline - self.started if Result.deadline else CHECK_LIMIT
             signal.setitimer(signal.ITIMER_REAL, min(left, Result.allowed))
+
+    @staticmethod
+    def was_starved() -> bool:
+        """Whether others have kept the processors so busy that a check may be slow; that
+        counts three times."""
+        delay, Result.delayed = run_delay() - Result.delayed, run_delay()
+        Result.extended += 1
+        return delay > Result.allowed / 10 and Result.extended <= 3
 
     @staticmethod
     def expect_time_left() -> None:
@@ -2688,6 +2723,14 @@ class Loader(unittest.TestLoader):
         return sorted(super().getTestCaseNames(testCaseClass), key=order.index)
 
 
+def run_delay() -> float:
+    """Seconds for which this program could have run, but had no processor."""
+    try:
+        return int(pathlib.Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def parse_points(text: str) -> Dict[str, float]:
     points = {}
     for part in filter(None, text.split(",")):
@@ -2703,6 +2746,9 @@ def too_long(*_) -> None:
     """A check has used up its time. The server is blamed for that, not the check; unless
     other checks, or the whole run, have left it too little."""
     Result.expect_time_left()
+    if Result.was_starved():
+        signal.setitimer(signal.ITIMER_REAL, CHECK_LIMIT)
+        return
     for server in Server.alive[-1:]:
         server.judged = True
         if Result.allowed < CHECK_LIMIT:

@@ -104,7 +104,7 @@ RUNS = {
     "deaf": shell("does not listen", "sleep 1000"),
     "talks": shell("does not listen", "yes"),
     "spins": shell("does not listen", "while :; do :; done"),
-    "bomb": shell("does not listen", "f() { f | f & f; }", "f"),
+    "bomb": shell("does not listen|^At its start", "f() { f | f & f; }", "f"),
     "greedy": python("^At its start the server ended", "hoard = bytearray(20 << 30)\n"),
     "grabs": python("^held more than 1024 MB", ACCEPTS
                     + "for _ in range(30):\n"
@@ -117,7 +117,7 @@ RUNS = {
                       "    while True:\n"
                       "        print('accepted connection', flush=True)\n"
                       "threading.Thread(target=talk, daemon=True).start()\n" + LOOP),
-    "garbage": python("Test2", ACCEPTS
+    "garbage": python("^Test2|^The server ended", ACCEPTS
                       + "def pour(sock):\n"
                         "    try:\n"
                         "        while True:\n"
@@ -166,7 +166,7 @@ def mutated() -> Dict[str, Folder]:
         text = functools.reduce(mutants.apply, mutant.hunks, source.read_text())
         is_c = source.suffix == ".c"
         found[mutant.name] = Folder(
-            "^(" + "|".join(map(re.escape, first)) + ")",
+            r"(^|\()(" + "|".join(map(re.escape, first)) + ")",
             "cc -O2 -pthread -D_DEFAULT_SOURCE -o chatsrv server.c" if is_c else "true",
             "" if is_c else ("#!/usr/bin/env python3\nimport sys\n"
                              "sys.argv.append('3100')\n" + text),
