@@ -680,6 +680,15 @@ class Lifetime(ChatsrvCase):
                     f"exit status {ended}, {shown(stdout)} on stdout, {shown(stderr)} on "
                     "stderr")
 
+    @rule(OWN, "what fflush() says is the exit status of -h")
+    @unittest.skipUnless(os.path.exists("/dev/full"), "there is no /dev/full")
+    def test_usage_unwritten(self):
+        """-h fails if nobody can have read it"""
+        self.join(1)
+        ended, _, _ = run(f"sh -c 'exec {test.COMMAND.split('{')[0]} -h >/dev/full'")
+        if ended != 1:
+            self.server.fail("exit status 1", f"{ended}")
+
 
 @unittest.skipUnless(LINUX, "wake-ups are counted in /proc")
 class Sleep(ChatsrvCase):

@@ -28,9 +28,21 @@ static struct sockaddr_storage v6(const char *text)
     return address;
 }
 
+/* What a function finds on the stack if it forgets to set something. */
+static void stack_fill(int with)
+{
+    volatile char bytes[1000];
+
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (char)with;
+}
+
+static void (*volatile fill)(int) = stack_fill; /* so that it is a call */
+
 static struct address *enter(struct addresses *table, struct sockaddr_storage address,
                              size_t max)
 {
+    fill(rand());
     return addresses_enter(table, &address, max);
 }
 
@@ -58,6 +70,8 @@ static void test_networks(void)
     struct address *one;
 
     CHECK(addresses_open(&table) == 0);
+    one = enter(&table, v6("::1"), 9); /* a number of few bits, as these are */
+    CHECK(enter(&table, v4(1), 9) != one && enter(&table, v4(0x01000000), 9) != one);
     one = enter(&table, v6("2001:db8:1:2::1"), 9);
     CHECK(enter(&table, v6("2001:db8:1:2:ffff:ffff:ffff:ffff"), 9) == one);
     CHECK(enter(&table, v6("2001:db8:1:3::1"), 9) != one);
