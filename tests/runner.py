@@ -71,6 +71,7 @@ PROGRAMS = {                                    # the others; paths are seen fro
     "floor": "load/floor.c",
     "kqueue_test": "kqueue/kqueue_test.c",
     "lines_test": "unit/lines_test.c ../final/lines.c",
+    "log_test": "unit/log_test.c ../final/log.c ../final/utf8.c",
     "paste_test": "unit/paste_test.c ../final/paste.c",
     "proxy_test": "unit/proxy_test.c ../final/proxy.c",
     "rate_test": "unit/rate_test.c ../final/rate.c",
@@ -143,8 +144,8 @@ def promises_job(variant: str) -> Job:
 
 def unit_jobs(variant: str) -> Iterator[Job]:
     """Modules that know nothing of sockets."""
-    for name in ("addresses", "edit", "feed", "lines", "paste", "proxy", "rate", "resp",
-                 "room", "utf8"):
+    for name in ("addresses", "edit", "feed", "lines", "log", "paste", "proxy", "rate",
+                 "resp", "room", "utf8"):
         yield Job(f"{name} {variant}", "{%s/%s_test}" % (variant, name))
 
 
