@@ -506,9 +506,12 @@ class Run:
         if self.writing:
             time.sleep(QUIET)
             terminal.wait_quiet()
-        text = text[:-2] if text.endswith("\\c") else text
+        keys = text.endswith("\\c")
+        text = text[:-2] if keys else text
         place = next((at for at, line in enumerate(block.lines) if at >= start
                       and (line == text or line.endswith(" " + text))), None)
+        if place is None and keys:
+            terminal.wait_asleep()      # until it looks at the keyboard
         if self.writing or place is None:
             return start
         prompt = block.lines[place][:-len(text)]
@@ -527,6 +530,9 @@ def copy_make(folder: pathlib.Path) -> pathlib.Path:
     copy = folder / "chatsrv"
     shutil.copytree(str(ROOT), str(copy), symlinks=True, ignore=shutil.ignore_patterns(
         ".git", "build", "mine", "__pycache__", "chatsrv", "chatcl"))
+    built = os.environ.get("TRANSCRIPTS_BUILT")
+    if built:
+        shutil.copytree(built, str(copy / "build"))
     if shutil.which("git"):
         for words in (["init", "-q"], ["add", "-A"],
                       ["-c", "user.name=a", "-c", "user.email=a@b",
@@ -611,6 +617,18 @@ def loopback_up() -> None:
         fcntl.ioctl(any_socket, 0x8914, request)             # SIOCSIFFLAGS, netdevice(7)
 
 
+def build(folder: str) -> str:
+    """Builds what most chapters begin with, once for all of them: `make` then finds it
+    as it should be, and a chapter that edits a program builds that one again."""
+    copy = copy_make(pathlib.Path(folder))
+    for goals in ["all"], *(["step", str(n)] for n in range(1, 7)):
+        subprocess.run(["make", "-s", *goals], cwd=str(copy), stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, check=True)
+    for program in "chatsrv", "chatcl":     # which step it is, each chapter says
+        (copy / "build" / program).unlink()
+    return str(copy / "build")
+
+
 def chapter_here(chapter: pathlib.Path, verb: str) -> bool:
     """Returns whether all of its blocks are as they stand."""
     with tempfile.TemporaryDirectory() as folder:
@@ -668,7 +686,9 @@ def main() -> int:
     inside = bool(os.environ.get("TRANSCRIPTS_INSIDE"))
     words = [] if inside else world()
     if words:
-        right = list(chapters_in_worlds(words, wanted, options.verb))
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["TRANSCRIPTS_BUILT"] = build(folder)
+            right = list(chapters_in_worlds(words, wanted, options.verb))
     else:
         if inside:
             loopback_up()
