@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static const char USAGE[] =
@@ -50,8 +51,11 @@ static void room_parse(const char *text, struct url *room)
 
     if (wrong != NULL)
         errx(2, "-j: %s", wrong);
-    if (room->password[0] == '\0' && password != NULL)
-        snprintf(room->password, sizeof room->password, "%s", password);
+    if (room->password[0] != '\0' || password == NULL)
+        return;
+    if (strlen(password) >= sizeof room->password)
+        errx(2, "REDISCLI_AUTH: a password has at most %d bytes", URL_MAX - 1);
+    memcpy(room->password, password, strlen(password) + 1);
 }
 
 static void usage(void)

@@ -142,6 +142,15 @@ class Joining(RoomCase):
             self.expect_refused(self.refused(self.url(login=":secret@")), 1, "WRONGPASS")
             self.expect_refused(self.refused(self.url()), 1, "NOAUTH")
 
+    def test_long_password(self):
+        """1023 bytes in the environment arrive; 1024 are wrong usage, not cut"""
+        with Broker(b"secret") as self.broker:
+            result = self.refused(self.url(), REDISCLI_AUTH=1023 * "x")
+            self.expect_refused(result, 1, "WRONGPASS")
+            self.assertEqual(self.broker.of(b"AUTH")[0][-1], 1023 * b"x")
+            result = self.refused(self.url(), REDISCLI_AUTH=1024 * "x")
+            self.expect_refused(result, 2, "REDISCLI_AUTH")
+
     def test_refused(self):
         """an error that will not pass ends the server at the start, with one line"""
         for command in (b"XADD", b"XREAD", b"XRANGE"):
