@@ -14,11 +14,11 @@
 #include <stdint.h>
 
 enum { RATE_BURST_S = 10 };      /* so many seconds' worth may come at once */
-enum { RATE_MAX = 1000000 };     /* messages a second: what the clock can tell apart */
+enum { RATE_MAX = 1000000 };     /* messages a second: exact to a thousandth */
 enum { RATE_PAUSE_MIN_MS = 50 }; /* shorter pauses cost more than they even out */
 
 struct rate {
-    int64_t cost_us; /* how long the bucket takes for one message; 0: there is no limit */
+    int64_t cost_ns; /* how long the bucket takes for one message; 0: there is no limit */
 };
 
 /* The rate of so many messages per second, 1 to RATE_MAX; 0: no limit. */

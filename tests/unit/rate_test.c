@@ -4,6 +4,8 @@
 #include "../../final/rate.h"
 #include "check.h"
 
+static const int64_t MS_NS = 1000000;
+
 /* Says as many messages as are allowed; returns how many. */
 static long say_all(struct rate rate, int64_t *full_at, int64_t now)
 {
@@ -40,9 +42,11 @@ static void test_any_rate(void)
         struct rate rate = rate_make(messages);
         int64_t full_at = 0, now = 77;
         CHECK(rate_allows(rate, full_at, now) >= (size_t)messages * RATE_BURST_S);
-        full_at = now * 1000 + (int64_t)RATE_BURST_S * 1000000; /* empty */
+        full_at = (now + RATE_BURST_S * 1000) * MS_NS; /* empty */
         CHECK(rate_allows(rate, full_at, now) == 0);
         CHECK(rate_allows(rate, full_at, now + rate_pause_ms(rate)) >= 1);
+        CHECK(rate_allows(rate, full_at, now + 1000) <=
+              (size_t)(messages + messages / 500));
     }
 }
 
@@ -50,17 +54,17 @@ static void test_any_rate(void)
 static void test_how_many(void)
 {
     struct rate slow = rate_make(5), fast = rate_make(RATE_MAX);
-    const int64_t now = 1000000, full = now * 1000,
+    const int64_t now = 1000000, full = now * MS_NS, message = 1000000000 / RATE_MAX,
                   most = RATE_BURST_S * (int64_t)RATE_MAX;
 
     CHECK_EQUAL((long)rate_allows(slow, 0, now), 50); /* however long it was silent */
     CHECK_EQUAL((long)rate_allows(slow, rate_spend(slow, 0, now), now), 49);
-    CHECK_EQUAL((long)rate_allows(slow, full + 11000000, now), 0);
-    CHECK(rate_spend(slow, full - 1, now) == full + 200000);
-    CHECK(rate_spend(slow, full + 1, now) == full + 200001);
+    CHECK_EQUAL((long)rate_allows(slow, full + 11000 * MS_NS, now), 0);
+    CHECK(rate_spend(slow, full - 1, now) == full + 200 * MS_NS);
+    CHECK(rate_spend(slow, full + 1, now) == full + 200 * MS_NS + 1);
     CHECK_EQUAL((long)rate_allows(fast, full, now), (long)most);
     CHECK_EQUAL((long)rate_allows(fast, full + 1, now), (long)most - 1);
-    CHECK_EQUAL((long)rate_allows(fast, full + most - 1, now), 1);
+    CHECK_EQUAL((long)rate_allows(fast, full + (most - 1) * message, now), 1);
 }
 
 static void test_pauses(void)
