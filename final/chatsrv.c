@@ -237,8 +237,11 @@ static int on_message(struct client *client, struct slice text)
         log_event("message from %s, %zu bytes", endpoint->text, text.len);
     else
         log_message(endpoint->text, text.bytes, text.len);
-    if (server.room != NULL)
-        return room_say(server.room, sender, text);
+    if (server.room != NULL) {
+        int status = room_say(server.room, sender, text);
+        client->last_word = room_said(server.room);
+        return status;
+    }
     if (feed_reserve(&server.feed, sizeof endpoint->text + text.len) < 0)
         return -1;
     if (sender.len > 0) {
@@ -263,12 +266,16 @@ static void on_bytes(struct client *client, const char *bytes, size_t len)
         client_close(client, "out of memory");
 }
 
-/* Takes no more messages from the client. It gets all that has been said until now. */
+/*
+ * Takes no more messages from the client. It gets all that has come until now, and in a
+ * room what comes until its own last word is back.
+ */
 static void client_mute(struct client *client)
 {
-    client_hear(client, server.room == NULL ? &server.mute : &server.leaving);
-    client->end = server.room == NULL ? feed_end(&server.feed) : END_LATER;
-    client->last_word = room_said(server.room);
+    bool waits = client->last_word > room_heard(server.room);
+
+    client_hear(client, waits ? &server.leaving : &server.mute);
+    client->end = waits ? END_LATER : feed_end(&server.feed);
 }
 
 /* The client will send no more. It still gets all that it was to have until now. */
@@ -553,6 +560,7 @@ static void server_stop(void)
     arrivals_close(&server.arrivals);
     while ((client = heard(timeouts_first(&server.paused))) != NULL ||
            (client = heard(timeouts_first(&server.speakers))) != NULL) {
+        client->last_word = room_said(server.room);
         client_mute(client);
         client_watch(client, client->interest | EVLOOP_READ);
     }

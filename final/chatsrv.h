@@ -66,7 +66,7 @@ struct client {
     uint64_t end;              /* where its share of the feed ends; UINT64_MAX: not yet */
     struct timeout by_moved;   /* in server.flowing, stalled, deaf or closed */
     struct timeout by_heard;   /* in server.speakers, paused, leaving or mute */
-    uint64_t last_word;        /* if leaving: where it ends, as room_said() counts */
+    uint64_t last_word;        /* where it ends in the room, as room_said() counts */
     size_t unacknowledged;     /* bytes that were in the kernel when it last took one */
     int64_t rate_full_at;      /* see rate.h */
     struct address *address;   /* NULL: not counted */

@@ -441,6 +441,9 @@ class Trouble(RoomCase):
         for number in range(10):
             peers[2].send(b"number %d\n" % number)
         server.expect_log(b"number 9")
+        visitor = server.connect()      # who says nothing has nothing to wait for
+        visitor.half_close()
+        visitor.expect_closed()
         server.expect_idle("while the broker is away")
         self.assertEqual(server.log.count(b"lost the room"), 1)
         self.broker.open()
