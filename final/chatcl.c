@@ -504,22 +504,37 @@ static bool output_waits(void)
     return chat.on_screen ? chat.screen.unwritten : output_len() > 0;
 }
 
-/* Of a blocking pipe, poll(2) promises no more than that PIPE_BUF bytes do not block. */
+static bool output_ready(void)
+{
+    struct pollfd output = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+    return poll(&output, 1, 0) > 0;
+}
+
+/*
+ * Writes as much as there is room for: who shows less than comes in lags behind what it
+ * says itself. Of a blocking pipe, poll(2) promises no more than that PIPE_BUF bytes do
+ * not block.
+ */
 static void on_output(void)
 {
+    size_t len;
+
     if (chat.on_screen) {
         screen_write();
         return;
     }
-    size_t len = output_len();
-    ssize_t written =
-        buffer_write(&chat.in, STDOUT_FILENO, len < PIPE_BUF ? len : PIPE_BUF);
-    if (written > 0)
-        chat.half_shown = chat.in.bytes[chat.in.start - 1] != '\n';
-    if (written >= 0 || would_block(errno))
-        return;
-    leave(1, "write", "standard output", strerror(errno));
-    chat.in.len = 0;
+    while ((len = output_len()) > 0 && output_ready()) {
+        ssize_t written =
+            buffer_write(&chat.in, STDOUT_FILENO, len < PIPE_BUF ? len : PIPE_BUF);
+        if (written > 0)
+            chat.half_shown = chat.in.bytes[chat.in.start - 1] != '\n';
+        else if (written < 0 && !would_block(errno)) {
+            leave(1, "write", "standard output", strerror(errno));
+            chat.in.len = 0;
+        } else
+            return;
+    }
 }
 
 /* ---- what the user is waiting for ---- */
