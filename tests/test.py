@@ -2562,7 +2562,7 @@ class Result(unittest.TextTestResult):
         counts three times."""
         delay, Result.delayed = run_delay() - Result.delayed, run_delay()
         Result.extended += 1
-        return delay > Result.allowed / 10 and Result.extended <= 3
+        return delay > Result.allowed / 20 and Result.extended <= 3
 
     @staticmethod
     def expect_time_left() -> None:
