@@ -5,6 +5,7 @@
 
 STEPS is the folder with the steps' programs.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -128,7 +129,12 @@ class Files(GraderCase):
                 if self.gradescope.exists() and self.results()["score"] >= 1:
                     break
                 time.sleep(0.01)
+            os.kill(process.pid, signal.SIGSTOP)        # it starts no further server
+            family = test.descendants(process.pid)
             process.kill()
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         results = self.results()
         self.assertEqual(len(results["tests"]), 3)
         self.assertTrue(1 <= results["score"] < 3, results)
