@@ -93,7 +93,7 @@ static int fullest(const struct addresses *table)
     return most;
 }
 
-/* Where addresses stand differs from table to table, so that nobody can fill one place. */
+/* Where addresses stand differs between tables, so that nobody can fill one place. */
 static void test_seed(void)
 {
     struct addresses one, two;
