@@ -504,6 +504,7 @@ static bool output_waits(void)
     return chat.on_screen ? chat.screen.unwritten : output_len() > 0;
 }
 
+/* Whether standard output takes something now. */
 static bool output_ready(void)
 {
     struct pollfd output = {.fd = STDOUT_FILENO, .events = POLLOUT};
@@ -512,29 +513,32 @@ static bool output_ready(void)
 }
 
 /*
- * Writes as much as there is room for: who shows less than comes in lags behind what it
- * says itself. Of a blocking pipe, poll(2) promises no more than that PIPE_BUF bytes do
- * not block.
+ * Returns whether something was written. Of a blocking pipe, poll(2) promises no more
+ * than that PIPE_BUF bytes do not block.
  */
+static bool output_write(void)
+{
+    size_t len = output_len();
+    ssize_t written =
+        buffer_write(&chat.in, STDOUT_FILENO, len < PIPE_BUF ? len : PIPE_BUF);
+
+    if (written > 0)
+        chat.half_shown = chat.in.bytes[chat.in.start - 1] != '\n';
+    if (written >= 0 || would_block(errno))
+        return written > 0;
+    leave(1, "write", "standard output", strerror(errno));
+    chat.in.len = 0;
+    return false;
+}
+
+/* All that there is room for: otherwise a long input would overtake its own echo. */
 static void on_output(void)
 {
-    size_t len;
-
-    if (chat.on_screen) {
+    if (chat.on_screen)
         screen_write();
-        return;
-    }
-    while ((len = output_len()) > 0 && output_ready()) {
-        ssize_t written =
-            buffer_write(&chat.in, STDOUT_FILENO, len < PIPE_BUF ? len : PIPE_BUF);
-        if (written > 0)
-            chat.half_shown = chat.in.bytes[chat.in.start - 1] != '\n';
-        else if (written < 0 && !would_block(errno)) {
-            leave(1, "write", "standard output", strerror(errno));
-            chat.in.len = 0;
-        } else
-            return;
-    }
+    else
+        while (output_len() > 0 && output_ready() && output_write())
+            ;
 }
 
 /* ---- what the user is waiting for ---- */

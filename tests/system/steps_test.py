@@ -122,6 +122,8 @@ class Senders(unittest.TestCase):
                     peer.reset()
                 server.expect_log(TERMINATED)
                 self.assertEqual(server.log.count(b": said "), 4000)
+                server.process.terminate()
+                server.stderr.reader.join(DEADLINE)     # now all of it is here
                 self.assertLessEqual(server.stderr.count(b": send: "), 1)
 
     def test_gone_before_greeting(self):
