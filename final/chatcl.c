@@ -652,8 +652,8 @@ static void options_parse(int argc, char **argv)
     opterr = 0; /* one line is enough: ours */
     while ((option = getopt(argc, argv, "hrt")) != -1) {
         if (option == 'h') {
-            fputs(USAGE, stdout);
-            exit(fflush(stdout) == 0 ? 0 : 1);
+            bool shown = fputs(USAGE, stdout) >= 0 && fflush(stdout) == 0;
+            exit(shown ? 0 : 1);
         }
         if (option == '?')
             errx(2, "-%c is not an option; chatcl -h explains", optopt);

@@ -61,8 +61,9 @@ static void room_parse(const char *text, struct url *room)
 
 static void usage(void)
 {
-    fputs(USAGE, stdout);
-    exit(fflush(stdout) == 0 ? 0 : 1);
+    bool shown = fputs(USAGE, stdout) >= 0 && fflush(stdout) == 0;
+
+    exit(shown ? 0 : 1);
 }
 
 struct options options_parse(int argc, char **argv)

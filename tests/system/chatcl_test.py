@@ -1149,7 +1149,8 @@ class RoughTest(TerminalCase):
         while self.bells() == 0:
             self.type(3 * (b"t" * 1000 + b"\r"))
             self.look()
-        for _ in range(3):
+        for _ in range(3):      # the kernel, too, may find more room, at first
+            time.sleep(0.3)
             before = self.bells()
             while self.bells() == before:
                 self.type(b"t" * 100 + b"\r")
@@ -1171,22 +1172,6 @@ class RoughTest(TerminalCase):
                 heard += peer.socket.recv(1 << 20)
                 self.look()
         return heard
-
-    def test_lost_end_of_a_paste(self) -> None:
-        """What is typed after it is no part of it: ^D in an empty line is the end."""
-        peer = self.start()
-        self.overfill()
-        time.sleep(0.3)         # so that it is not read, and lost, with what was before:
-        self.type(PASTE)        # for this there is room
-        time.sleep(0.3)
-        self.type_and_lose(1000 * b"p" + PASTED)
-        self.hear_waiting(peer)
-        self.type(b"typed\r")
-        self.assertEqual(self.hear_waiting(peer)[-6:], b"typed\n")
-        self.type("\x04")
-        self.assertEqual(peer.hear_all(), b"")
-        peer.socket.close()
-        self.ends("exited 0")
 
     def test_lost_beginning_of_a_paste(self) -> None:
         """What is pasted after it is not typed: nothing is sent without Enter."""

@@ -13,6 +13,7 @@ import functools
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -92,7 +93,7 @@ BUILDS = {
     "no-run-bit": Folder("^not built: make, and then .*chmod", "chmod 644 chatsrv",
                          "#!/bin/sh\n"),
     "link": Folder("^not built: make, and then .*leads out of the folder",
-                   f"ln -s {CHATSRV} chatsrv"),
+                   f"ln -s {shlex.quote(str(CHATSRV))} chatsrv"),
 }
 
 # What does harm when it runs.

@@ -51,7 +51,8 @@ HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 "
            "calloc:ENOMEM:50")
 
 # In chatsrv_test.py: somebody is refused.
-REFUSALS = ["Limits.test_client_limit", "Limits.test_descriptor_limit"]
+REFUSALS = ["Limits.test_client_limit", "Limits.test_descriptor_limit",
+            "Limits.test_refused_in_order"]
 
 IP_BIND_ADDRESS_NO_PORT = 24            # in <linux/in.h>: connect(2) chooses the port
 LAST = 999999                           # number of a visitor who comes after all others
