@@ -334,7 +334,7 @@ def descriptors_raise() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
             return wanted
         except (OSError, ValueError):
-            print(f"only {hard:,} descriptors: only root may raise the limit")
+            print(f"only {hard:,} descriptors: the limit cannot be raised")
             wanted = hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
