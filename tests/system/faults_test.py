@@ -50,9 +50,9 @@ HARMFUL = ("recv:ECONNRESET:4 send:ECONNRESET:2 send:ENOBUFS:2 recv:ENOMEM:2 "
            "accept:EMFILE:2 epoll_ctl:ENOMEM:4 epoll_ctl:ENOSPC:4 fcntl:EINVAL:20 "
            "calloc:ENOMEM:50")
 
-# In chatsrv_test.py: somebody is refused.
-REFUSALS = ["Limits.test_client_limit", "Limits.test_descriptor_limit",
-            "Limits.test_refused_in_order"]
+# In chatsrv_test.py: somebody is refused; and the one who is has spoken already.
+REFUSALS = ["Limits.test_client_limit", "Limits.test_descriptor_limit"]
+REFUSED_SPEAKER = "Limits.test_refused_in_order"
 
 IP_BIND_ADDRESS_NO_PORT = 24            # in <linux/in.h>: connect(2) chooses the port
 LAST = 999999                           # number of a visitor who comes after all others
@@ -230,13 +230,21 @@ class Harmless(unittest.TestCase):
                  for test in case]
         self.run_tests("system/chatsrv_test.py",
                        "--server", final() + " {options} {port}",
-                       *(name for name in names if name not in REFUSALS))
+                       *(name for name in names
+                         if name not in (*REFUSALS, REFUSED_SPEAKER)))
 
     def test_final_refusals(self):
         """A refusal is a single send, for which there is always room in real life."""
         self.run_tests("system/chatsrv_test.py",
                        "--server", final() + " {options} {port}",
                        *REFUSALS, FAULTS=re.sub(r"send:\S+", "", HARMLESS),
+                       FAULTS_SEED=str(SEED))
+
+    def test_final_refused_speaker(self):
+        """And a single recv, for which there is always something."""
+        self.run_tests("system/chatsrv_test.py",
+                       "--server", final() + " {options} {port}", REFUSED_SPEAKER,
+                       FAULTS=re.sub(r"(send|recv):\S+", "", HARMLESS),
                        FAULTS_SEED=str(SEED))
 
     def test_step6(self):
