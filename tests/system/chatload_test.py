@@ -375,8 +375,8 @@ class TestWrong(unittest.TestCase):
 
     def test_byte_of_a_flooder_changed(self):
         self.assert_caught("corrupt: client 1 got a flooder's message with a byte",
-                           lambda who, number, line: line.replace(b"ff\n", b"fX\n")
-                           if (who, number) == (1, 300) else line,
+                           lambda who, number, line: line.replace(b"ffff\n", b"fffX\n")
+                           if who == 1 and number > 300 else line,
                            "-f", 1, "-m", "latency", "-n", 10000, "-r", 1000)
 
     def test_number_changed(self):
