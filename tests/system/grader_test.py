@@ -129,7 +129,8 @@ class Files(GraderCase):
                 if self.gradescope.exists() and self.results()["score"] >= 1:
                     break
                 time.sleep(0.01)
-            os.kill(process.pid, signal.SIGSTOP)        # it starts no further server
+            os.kill(process.pid, signal.SIGSTOP)        # it starts no further server,
+            os.waitpid(process.pid, os.WUNTRACED)       # as soon as it has stopped
             family = test.descendants(process.pid)
             process.kill()
         for pid in family:
