@@ -30,9 +30,8 @@
 
 enum { REQUEST_MAX = 8192 }; /* bytes up to the empty line; a browser needs about 1000 */
 enum { UNKNOWN = -1 };       /* the body's len: the end of the connection will tell */
-enum {
-    CLIENT_GONE = -1
-}; /* in place of a status: no whole request, or no whole answer */
+/* In place of a status: no whole request, or no whole answer. */
+enum { CLIENT_GONE = -1 };
 
 struct request {
     int client;      /* the socket of who asks */
