@@ -265,6 +265,7 @@ class Terminal:
         os.close(theirs)
         self.master = ours
         threading.Thread(target=self._read, daemon=True).start()
+        self.commands = 0       # how many it was given; a prompt comes before each
         self.wait(self.at_prompt, "the shell's first prompt")
         self.show()
 
@@ -340,13 +341,18 @@ class Terminal:
 
     def show(self) -> None:
         """What has come so far is dealt with; the prompt stays for the next block."""
-        text = self.text            # the reader goes on meanwhile
-        self.seen = len(text) - (2 if text.endswith(READY + "$ ") else 0)
-        self.cut = self.seen == len(text) and not text.endswith("\n")
+        self.seen = len(self.text) - (2 if self.at_prompt() else 0)
+        self.cut = self.seen == len(self.text) and not self.text.endswith("\n")
 
-    def type(self, text: str) -> None:
+    def wait_ready(self) -> None:
+        """Until each command that was given has ended. What runs in the background may
+        have written behind the prompt."""
+        self.wait(lambda: self.text.count(READY + "$ ") > self.commands, "the prompt")
+
+    def type(self, command: str) -> None:
         self.cut = False
-        os.write(self.master, (text + "\n").encode())
+        self.commands += 1
+        os.write(self.master, (command + "\n").encode())
 
     def press(self, keys: str) -> None:
         """What `types` names."""
@@ -436,11 +442,13 @@ class Run:
                 self.block_run(terminal, block, runs_on)
             except Late as what:
                 late = f"[waited in vain for {what}]"
-            came = terminal.said(block)
             if late:
                 print(f"{block.name()}: {late}", flush=True)
-            yield block, None if self.same(block, terminal, came) and not late else came
-            terminal.show()
+            with terminal.changed:      # all three see the same text
+                came = terminal.said(block)
+                right = self.same(block, terminal, came) and not late
+                terminal.show()
+            yield block, None if right else came
 
     def file_write(self, block: Block) -> None:
         path = self.folder / block.file
@@ -463,12 +471,11 @@ class Run:
                 typed = self.wait_before(terminal, block, text, typed)
                 terminal.press(text)
             types = []
-            if words:
-                terminal.wait(terminal.at_prompt, "the prompt")
-                ready = terminal.text[terminal.seen:].count(READY)
+        if words:
+            terminal.wait_ready()
+            ready = terminal.text[terminal.seen:].count(READY)
         for number, command in enumerate(words, 1):
-            for line in command.split("\n"):
-                terminal.type(line)
+            terminal.type(command)
             if number < len(words):
                 self.wait_prompt(terminal, ready + number)
         for text in types:
