@@ -316,6 +316,9 @@ def lint_jobs() -> Iterator[Job]:
               needs="cppcheck")
     yield Job("lint pages", "python3 tests/system/pages_test.py"
                             " {native/chatsrv} {native/chatcl}", needs="mandoc")
+    yield Job("lint workflows", "yamllint -s -d '{extends: default, rules: {truthy:"
+                                " {check-keys: false}, document-start: disable,"
+                                " line-length: {max: 110}}}' .github", needs="yamllint")
     yield Job("lint python",
               "python3 -W error -c 'import ast, sys; [compile(ast.parse(open(f)"
               '.read(), f, feature_version=(3, 8)), f, "exec") for f in'
