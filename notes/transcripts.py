@@ -41,6 +41,7 @@ import argparse
 import codecs
 import concurrent.futures
 import contextlib
+import doctest
 import fcntl
 import os
 import pathlib
@@ -79,7 +80,8 @@ READY = "\x1b]777;ready\x07"        # comes before each prompt
 # What the kernel, the clock or the machine decides, and what it becomes.
 MASKS = [(re.compile(pattern), mask) for pattern, mask in (
     (r"\b0x[0-9a-f]{5,}\b", "ADDRESS"),
-    (r"\bepoll_pwait\((.*), NULL, 8\)", r"epoll_wait(\1)"),
+    (r"\bepoll_pwait\(", "epoll_wait("),            # arm64 has no other
+    (r"(, \d+, -?\d+), NULL, 8\)", r"\1)"),
     (r"\bsi_(pid|uid)=\d+", r"si_\1=N"),
     (r"\bu32=\d+, u64=\d+", "DATA"),
     (r"((?:\d+\.){3}\d+[:.]|\]:|\bport )(?!3100\b)\d{4,5}\b", r"\1PORT"),
@@ -135,6 +137,9 @@ def matches(expected: List[str], came: List[str]) -> bool:
     >>> matches(["x ... z"], ["x y z"]), matches(["0x12345"], ["0x6789a"])
     (True, True)
     >>> matches(["..."], [])
+    True
+    >>> matches(["epoll_wait(3, ", "[{...}], 1, -1) = 1"],
+    ...         ["epoll_pwait(3, ", "[{events=EPOLLIN}], 1, -1, NULL, 8) = 1"])
     True
     """
     here = {0}                  # how many of the lines that came may have been matched
@@ -704,6 +709,7 @@ def main() -> int:
         right = [chapter_here(chapter, options.verb) for chapter in wanted]
     if not inside:
         print(f"{len(right)} chapters, {right.count(False)} with other output")
+        right.append(not doctest.testmod().failed)
     return 1 if not all(right) and options.verb == "check" else 0
 
 
