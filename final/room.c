@@ -582,8 +582,10 @@ static void origin_make(char origin[ORIGIN_LEN + 1])
     unsigned char bytes[ORIGIN_LEN / 2];
     int fd = open("/dev/urandom", O_RDONLY);
 
-    if (fd < 0 || read(fd, bytes, sizeof bytes) != sizeof bytes)
-        err(1, "/dev/urandom");
+    if (fd < 0)
+        err(1, "open /dev/urandom");
+    if (read(fd, bytes, sizeof bytes) != sizeof bytes)
+        err(1, "read /dev/urandom");
     close(fd);
     for (size_t i = 0; i < sizeof bytes; i++)
         sprintf(origin + 2 * i, "%02x", bytes[i]);

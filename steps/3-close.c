@@ -55,7 +55,7 @@ static void client_open(int fd)
 
     if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
         evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
-        warn("client %d", fd);
+        warn("client %d: calloc, fcntl or evloop_add", fd);
         free(client);
         close(fd);
         return;

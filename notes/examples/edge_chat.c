@@ -156,7 +156,7 @@ static void client_open(int fd)
     watch.data.ptr = client;
     if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
         epoll_ctl(server.loop, EPOLL_CTL_ADD, fd, &watch) < 0) {
-        warn("client %d", fd);
+        warn("client %d: calloc, fcntl or epoll_ctl", fd);
         free(client);
         close(fd);
         return;

@@ -175,7 +175,7 @@ static void client_serve(int client)
     request.patience_ms = (int)server.patience * 1000;
     if (fcntl(client, F_SETFL, O_NONBLOCK) < 0 ||
         setsockopt(client, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer) < 0)
-        err(1, "client");
+        err(1, "fcntl or setsockopt");
     alarm(server.patience); /* for all of the request, however it trickles in */
     if ((status = request_read(&request)) == CLIENT_GONE)
         return;
@@ -266,7 +266,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
     if ((server.folder = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        err(1, "%s", argv[1]);
+        err(1, "open %s", argv[1]);
     signals_catch(); /* before anybody can know that the server runs */
     server.listener = listener_open((in_port_t)port);
     while (!stopped) {

@@ -237,7 +237,7 @@ static int program_answer(const struct request *to, const struct place *at)
         while (n > 0 && bytes_send(to, bytes, (size_t)n) == 0)
             n = output_read(output, bytes, sizeof bytes);
     close(output);
-    kill(-pid, SIGKILL); /* all of the group. Who is ending already ends as it would. */
+    kill(-pid, SIGKILL); /* all of the group; whoever is ending already just ends */
     waitpid(pid, &ended, 0);
     if (first < 0 || (first == 0 && ended != 0))
         return failure_send(to, 500);
@@ -284,7 +284,7 @@ static void client_serve(int client)
     request.patience_ms = (int)server.patience * 1000;
     if (fcntl(client, F_SETFL, O_NONBLOCK) < 0 ||
         setsockopt(client, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer) < 0)
-        err(1, "client");
+        err(1, "fcntl or setsockopt");
     alarm(server.patience); /* for all of the request, however it trickles in */
     if ((status = request_read(&request)) == CLIENT_GONE)
         return;
@@ -375,7 +375,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
     if ((server.folder = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        err(1, "%s", argv[1]);
+        err(1, "open %s", argv[1]);
     signals_catch(); /* before anybody can know that the server runs */
     server.listener = listener_open((in_port_t)port);
     while (!stopped) {

@@ -49,7 +49,7 @@ struct client {
     char line[MESSAGE_MAX]; /* the message that is being received, */
     size_t line_len;        /* so far */
     const char *out;        /* the bytes that wait to be sent, */
-    size_t out_len;         /* so many */
+    size_t out_len;         /* how many they are */
     char *buffer;           /* where they wait */
     size_t buffer_end;      /* where free space begins in it */
     size_t buffer_size;
@@ -111,7 +111,7 @@ static void client_open(int fd)
 
     if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
         evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
-        warn("a new client");
+        warn("a new client: calloc, fcntl or evloop_add");
         free(client);
         close(fd);
         return;
@@ -197,7 +197,7 @@ static void on_bytes(struct client *client, const char *bytes, size_t len)
     }
 }
 
-/* One read an event: what is left is reported again, after the others had their turn. */
+/* One read per event: what is left is reported again, after the others had their turn. */
 static void on_readable(struct client *client)
 {
     char bytes[READ_MAX];

@@ -34,7 +34,7 @@ static int server_dial(const char *host, const char *port)
         if ((fd = socket(a->ai_family, a->ai_socktype, a->ai_protocol)) < 0)
             continue;
         if (connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
-            warn("%s port %s", host, port);
+            warn("connect %s port %s", host, port);
             close(fd);
             fd = -1;
         }

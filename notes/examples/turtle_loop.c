@@ -9,7 +9,7 @@
  *   - `getcid` tells the client's number: its place in the table, so no two that are
  *     connected have the same, and one that has become free is given again.
  *   - `_exit` stops the server for newcomers at once: the process that hears it is the
- *     one that listens. Who is connected stays until leaving; then the server ends.
+ *     one that listens. Whoever is connected may stay; then the server ends.
  *   - What happens is appended to a log file; the terminal stays clean.
  *
  * A client that does not read its answers is not read from: so it can neither hold up the
@@ -204,7 +204,7 @@ static void on_client(struct client *client)
 static void server_open(const char *logfile, const char *folder)
 {
     if ((server.log = fopen(logfile, "a")) == NULL)
-        err(1, "%s", logfile);
+        err(1, "fopen %s", logfile);
     setvbuf(server.log, NULL, _IOLBF, 0);
     for (int i = 0; i < CLIENTS_MAX; i++)
         server.clients[i].fd = -1;
