@@ -2,8 +2,8 @@
  * addresses - counts how many clients have come from each address
  *
  * A hash table that grows with them, so that all of it takes the same time however many
- * there are. Whoever has an IPv6 network of his own (a /64) has all of its addresses:
- * these count as one.
+ * there are. Whoever has an IPv6 network (a /64) has all of its addresses: these count
+ * as one.
  *
  * Interface: addresses_open(); addresses_enter() and addresses_leave() for each client;
  * addresses_close(). No sockets: see chatsrv.c.
@@ -39,13 +39,13 @@ int addresses_open(struct addresses *table);
 void addresses_close(struct addresses *table);
 
 /*
- * Counts one client more of an IPv4 or IPv6 address. Returns the address, for
+ * Counts one more client of an IPv4 or IPv6 address. Returns the address, for
  * addresses_leave(); NULL with errno EUSERS if it has max clients already, or ENOMEM.
  */
 struct address *addresses_enter(struct addresses *table,
                                 const struct sockaddr_storage *address, size_t max);
 
-/* One client less. With the last one the address is forgotten. */
+/* Counts one client fewer. With the last one the address is forgotten. */
 void addresses_leave(struct addresses *table, struct address *address);
 
 #endif

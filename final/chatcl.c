@@ -100,9 +100,9 @@ static struct {
     enum { NOWHERE, LOOKING_UP, DIALLING, CONNECTED } stage;
     struct dial dial;
     int64_t retry_at;     /* the next attempt to connect, */
-    int retry_s;          /* so many seconds after the last one */
-    char first[FULL_LEN]; /* of what has come from this connection, */
-    size_t heard;         /* which is so many bytes */
+    int retry_s;          /* that many seconds after the last one */
+    size_t heard;         /* how many bytes have come from this connection, */
+    char first[FULL_LEN]; /* and the first of them */
     bool unanswered;      /* a line was sent, and nothing has come since */
     bool half_sent;       /* the last byte sent was not the end of a line */
     bool half_shown;      /* the same for the last byte written, in a pipe */

@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define END_LATER (UINT64_MAX - 1) /* client.end: it will be known */
+#define END_LATER (UINT64_MAX - 1) /* client.end: not known yet */
 
 struct server {
     struct options options;

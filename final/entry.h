@@ -6,8 +6,8 @@
  * entries; and d, whole messages, each with its newline, or nothing.
  *
  * Interface: entry_take() gets every item of the reply. Pure: no sockets, no heap. A
- * trail remembers how long the newest entries are, to know how many of them hold so many
- * bytes.
+ * trail remembers how long the newest entries are, to know how many of them hold
+ * TRAIL_BYTES.
  */
 #ifndef ENTRY_H
 #define ENTRY_H

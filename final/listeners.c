@@ -25,7 +25,7 @@ static void listeners_watch(struct listeners *listeners, int interest)
 }
 
 /*
- * Accepts those who wait, but only so many. Without a free descriptor they would be
+ * Accepts those who wait, up to a limit. Without a free descriptor they would be
  * reported over and over, so the loop then looks away from the listeners for a while.
  */
 static void on_connection(void *owner, int ready)

@@ -1,5 +1,5 @@
 /*
- * rate - how many messages a client may say: so many per second, and a burst now and then
+ * rate - how many messages a client may say: some per second, and a burst now and then
  *
  * A bucket holds what may be said at once, ten seconds' worth. Saying empties it, time
  * fills it. It is just one number per client: the time at which its bucket will be full.
@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { RATE_BURST_S = 10 };      /* so many seconds' worth may come at once */
+enum { RATE_BURST_S = 10 };      /* seconds' worth that may come at once */
 enum { RATE_MAX = 1000000 };     /* messages a second: exact to a thousandth */
 enum { RATE_PAUSE_MIN_MS = 50 }; /* shorter pauses cost more than they even out */
 
@@ -21,7 +21,7 @@ struct rate {
     int64_t cost_ns; /* how long the bucket takes for one message; 0: there is no limit */
 };
 
-/* The rate of so many messages per second, 1 to RATE_MAX; 0: no limit. */
+/* The rate of that many messages per second, 1 to RATE_MAX; 0: no limit. */
 struct rate rate_make(long messages);
 
 /* How many messages may be said now. */

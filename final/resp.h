@@ -50,16 +50,16 @@ struct resp {
     int64_t left[RESP_DEPTH_MAX]; /* of each open array: items to come */
     int depth;                    /* how many arrays are open */
     bool bulk;                    /* a string has begun: */
-    int64_t bulk_len;             /* so long is it; with its CR LF, */
-    int64_t bulk_left;            /* so much of it is still to come */
+    int64_t bulk_len;             /* its length, */
+    int64_t bulk_left;            /* and what is still to come of it and its CR LF */
     char *kept;                   /* what is here of a string or line, or NULL, */
     size_t len;                   /* in bytes */
     bool shown;                   /* and the last item's text is in it */
 };
 
 /*
- * Writes a command of count words to a buffer with room for so many bytes. Returns its
- * length, or 0 if there is not room enough.
+ * Writes a command of count words to a buffer of `room` bytes. Returns its length, or 0
+ * if there is not enough room.
  */
 size_t resp_command(char *to, size_t room, const struct slice *words, size_t count);
 

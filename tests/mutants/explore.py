@@ -48,7 +48,7 @@ SURVIVORS = pathlib.Path(__file__).with_name("survivors.txt")
 STEP = "steps/6-broadcast.c"
 SOURCES = [*(f"final/{name}" for name in runner.server_sources()), STEP]
 TIMES = 4           # a test may take that many times as long as without a fault, and
-GRACE = 10          # so many seconds more; then something hangs, which counts as noticed
+GRACE = 10          # seconds more; then something hangs, which counts as noticed
 VARIANT = "native"
 FIRST = 6           # how many single tests come first
 
@@ -533,7 +533,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int,
                         default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--jobs", type=int, default=1, help="so many edits at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="how many edits at a time")
     parser.add_argument("--thorough", action="store_true", help="run the slow tests, too")
     parser.add_argument("--list", action="store_true", help="only list the edits")
     parser.add_argument("sources", nargs="*")

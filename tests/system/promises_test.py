@@ -518,7 +518,7 @@ class Protections(ChatsrvCase):
     @rule(OWN, "a token bucket per client; what it may not say yet stays in its socket",
           options="-r 20")
     def test_rate(self):
-        """-r: a burst, then so many per second; nothing is lost, nobody else waits"""
+        """-r: a burst, then N per second; nothing is lost, nobody else waits"""
         one, = self.join(1)
         fast = self.server.connect()
         fast.line("a greeting")

@@ -19,7 +19,7 @@ the last. Then:
   - the log has one end for each connection accepted, and says how many lines it lacks;
   - memory and descriptors are back where they were, and the server ends with status 0.
 
-With --protected the server limits each client to so many messages a second and each
+With --protected the server limits each client to 200 messages a second and each
 address to one client. Then some connect a second time; by the log, no address ever has
 two clients, and nobody is refused as the second without a first.
 
@@ -54,7 +54,7 @@ WITNESSES = 4
 IDLE, STALL, LAG, PLACES = 6, 3, 500_000, 290   # the server's -t, -s, -b and -c
 OPTIONS = f"-t {IDLE} -s {STALL} -b {LAG} -c {PLACES}"
 PROTECTED = "-r 200 -i 1"
-SECONDS = 5             # so many second connections at a time
+SECONDS = 5             # how many second connections at a time
 IN_FLIGHT = 100_000     # bytes said and not yet seen by the witness; more than fit a
                         # socket's buffer might get a client cut off that reads
 EACH = 40_000           # ... and how many of them may be one client's

@@ -66,7 +66,7 @@ static void read_all(void)
     } while (n > 0 || left);
 }
 
-/* Logs a line that takes so many bytes. */
+/* Logs a line that takes that many bytes. */
 static void line_add(size_t len)
 {
     char text[TEXT_LEN];
@@ -78,7 +78,7 @@ static void line_add(size_t len)
                          "message from %s: %.*s\n", sender, (int)(len - around), text);
 }
 
-/* Fills the buffer but for so many bytes, then logs the message. */
+/* Fills the buffer but for that many bytes, then logs the message. */
 static void check_room(size_t room)
 {
     static char text[TEXT_LEN];
