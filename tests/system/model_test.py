@@ -37,7 +37,7 @@ from typing import Deque, Dict, List, Optional, Set, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
-from support import unacknowledged
+from support import receive, unacknowledged
 from test import DEADLINE, LINUX, MESSAGE_MAX, TERMINATED, Peer, Server, Verdict, shown
 
 CLIENTS_MAX = 12
@@ -88,12 +88,9 @@ class Client:
         self.may_lose = 0               # ... except for this many of the last ones
 
     def receive(self) -> None:
-        try:
-            data = self.sock.recv(1 << 18)
-        except BlockingIOError:
+        data = receive(self.sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         self.ended = not data
         self.got += data
 

@@ -25,20 +25,13 @@ import tempfile
 import termios
 import time
 import unittest
-from typing import Callable, Iterator, List
+from typing import Iterator, List
 
 import support
 import test                             # tests/test.py, not Python's own
 from chatsrv_test import F_SETPIPE_SZ, OWN, ChatsrvCase, skip_without_ipv6
 from test import (CUT, DEADLINE, LINUX, RELEASE, TERMINATED, Peer, Server, numbered,
                   rule, shown)
-
-
-def wait_for(arrived: Callable[[], object], seconds: float = 4 * DEADLINE) -> bool:
-    end = time.monotonic() + seconds
-    while not arrived() and time.monotonic() < end:
-        time.sleep(0.01)
-    return bool(arrived())
 
 
 def waiting(pipe: int) -> int:
@@ -71,7 +64,7 @@ class Senders(ChatsrvCase):
         texts = numbered(20000, 11)
         with self.server.paused():
             sender.send(b"\n".join(texts) + b"\nbroken o")
-            wait_for(lambda: not support.unacknowledged(sender.sock), 1)
+            support.wait_for(lambda: not support.unacknowledged(sender.sock), 1)
             texts = texts[:len(texts) - (support.unacknowledged(sender.sock) + 11) // 12]
             sender.reset()
         for text in texts:
@@ -320,7 +313,7 @@ class Log(unittest.TestCase):
                     one.send(text + b"\n")
                     one.collect(text)
                     if text == texts[0]:
-                        wait_for(lambda: waiting(reader) == 4096)
+                        support.wait_for(lambda: waiting(reader) == 4096)
                         os.close(reader)
                 reader = os.open(fifo, os.O_RDONLY)
                 log = b""
@@ -544,7 +537,7 @@ class Protections(ChatsrvCase):
         one, fast = self.join(2)
         started = time.monotonic()
         fast.send(b"\n" * 1250)
-        wait_for(lambda: not LINUX or not support.unacknowledged(fast.sock))
+        support.wait_for(lambda: not LINUX or not support.unacknowledged(fast.sock))
         fast.reset()
         while len(one.inbox) < 1250 and one.receive(DEADLINE):
             most = 1000 + 100 * (time.monotonic() - started)

@@ -243,12 +243,9 @@ class Client:
                 self.unsent = self.unsent[self.sock.send(self.unsent):]
 
     def receive(self) -> None:
-        try:
-            data = self.sock.recv(1 << 18)
-        except BlockingIOError:
+        data = support.receive(self.sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self.leave()
             return

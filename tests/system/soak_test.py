@@ -46,7 +46,7 @@ from typing import Counter, Deque, Dict, List, Optional
 import support
 import test                             # tests/test.py, not Python's own
 from model_test import Splitter
-from support import unacknowledged
+from support import receive, unacknowledged
 from test import DEADLINE, Server, Verdict, shown
 
 CLIENTS = 300
@@ -195,12 +195,9 @@ class Client:
     # -- listening
 
     def receive(self, most: int) -> int:
-        try:
-            data = self.sock.recv(most)
-        except BlockingIOError:
+        data = receive(self.sock, most)
+        if data is None:
             return 0
-        except OSError:
-            data = b""
         self.ended = not data
         self.got += data
         return len(data)

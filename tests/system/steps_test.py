@@ -156,9 +156,7 @@ class Senders(unittest.TestCase):
 
 def wait_until_acknowledged(sock: socket.socket) -> None:
     """Waits until the other side's kernel has everything that was sent."""
-    end = time.monotonic() + DEADLINE
-    while LINUX and support.unacknowledged(sock) and time.monotonic() < end:
-        time.sleep(0.01)
+    support.wait_for(lambda: not LINUX or not support.unacknowledged(sock), DEADLINE)
 
 
 @unittest.skipUnless(LINUX, "descriptors and memory are looked up in /proc")
@@ -179,9 +177,8 @@ class Resources(unittest.TestCase):
                 server.expect_log(TERMINATED, gone + number + 1)
         server.peers.clear()
         server.expect_log(TERMINATED, gone + count)
-        end = time.monotonic() + DEADLINE       # the last one is logged, but closed?
-        while processes(server.process.pid)[0].state != "S" and time.monotonic() < end:
-            time.sleep(0.01)
+        support.wait_for(       # the last one is logged, but closed?
+            lambda: processes(server.process.pid)[0].state == "S", DEADLINE)
 
     def test_visits(self):
         for number in range(3, 7):

@@ -6,7 +6,7 @@ import socket
 import sys
 import termios
 import time
-from typing import Callable, List, Union
+from typing import Callable, List, Optional, Union
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -45,15 +45,32 @@ def connect(port: int, seconds: float = 20) -> socket.socket:
             time.sleep(0.02)
 
 
-def wait_until(condition: Callable[[], object], what: Union[str, Callable[[], str]],
-               seconds: float = 20) -> object:
-    """Waits until the condition is true; returns its value. `what` is for the error."""
+def receive(sock: socket.socket, most: int = 1 << 18) -> Optional[bytes]:
+    """What has come to a nonblocking socket: None if nothing has, b"" at its end or after
+    an error."""
+    try:
+        return sock.recv(most)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> object:
+    """Waits until the condition is true, but no longer than that; returns its value."""
     end = time.monotonic() + seconds
     while True:
         result = condition()
-        if result:
+        if result or time.monotonic() > end:
             return result
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds:g} s in vain for "
-                                 f"{what() if callable(what) else what}")
         time.sleep(0.005)
+
+
+def wait_until(condition: Callable[[], object], what: Union[str, Callable[[], str]],
+               seconds: float = 20) -> object:
+    """Waits until the condition is true; returns its value. `what` is for the error."""
+    result = wait_for(condition, seconds)
+    if not result:
+        raise AssertionError(f"waited {seconds:g} s in vain for "
+                             f"{what() if callable(what) else what}")
+    return result
