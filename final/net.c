@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 enum { UNSENT_MAX = 64 * 1024 }; /* bytes that wait in the kernel to be sent */
+enum { PORTS_TRIED = 100 };      /* until one is free at all addresses */
 
 static in_port_t *port_of(struct sockaddr_storage *address)
 {
@@ -71,12 +72,25 @@ static void keepalive_set(int fd)
 #endif
 }
 
+/* Could not make a socket listen. Another port may do if the system has chosen this. */
+static int listener_fail(int fd, const char *call, const char *endpoint, bool port_chosen)
+{
+    int error = errno;
+
+    if (error != EADDRNOTAVAIL && !(error == EADDRINUSE && port_chosen))
+        err(1, "%s %s", call, endpoint);
+    close(fd);
+    errno = error;
+    return -1;
+}
+
 /*
  * Returns a socket that listens at the address, or -1 with errno EAFNOSUPPORT or
- * EADDRNOTAVAIL if this machine has none of that kind. Accepted sockets inherit the
- * options.
+ * EADDRNOTAVAIL if this machine has none of that kind, EADDRINUSE if the system has
+ * chosen the port and it is taken here. Accepted sockets inherit the options.
  */
-static int listener_open(const struct sockaddr_storage *address, socklen_t len)
+static int listener_open(const struct sockaddr_storage *address, socklen_t len,
+                         bool port_chosen)
 {
     struct endpoint endpoint = endpoint_make(address);
     int fd = socket(address->ss_family, SOCK_STREAM, 0);
@@ -100,15 +114,10 @@ static int listener_open(const struct sockaddr_storage *address, socklen_t len)
      */
     option_set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_MAX, "TCP_NOTSENT_LOWAT");
 #endif
-    if (bind(fd, (const struct sockaddr *)address, len) < 0) {
-        if (errno != EADDRNOTAVAIL)
-            err(1, "bind %s", endpoint.text);
-        close(fd);
-        errno = EADDRNOTAVAIL;
-        return -1;
-    }
+    if (bind(fd, (const struct sockaddr *)address, len) < 0)
+        return listener_fail(fd, "bind", endpoint.text, port_chosen);
     if (listen(fd, SOMAXCONN) < 0)
-        err(1, "listen %s", endpoint.text);
+        return listener_fail(fd, "listen", endpoint.text, port_chosen);
     /* A newcomer may be gone again by the time of accept(), which would then block. */
     if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
         err(1, "fcntl");
@@ -161,29 +170,51 @@ size_t net_unacknowledged(int fd)
     return len > 0 ? (size_t)len : 0;
 }
 
+/*
+ * Opens a listening socket for each of the addresses found, and returns how many. With
+ * port 0 the system chooses one for the first address; returns 0 if it is taken at
+ * another one, unless this is the last try.
+ */
+static size_t addresses_listen(const struct addrinfo *found, bool last_try,
+                               int fds[LISTENERS_MAX])
+{
+    struct sockaddr_storage address = {0}, first = {0};
+    size_t count = 0;
+
+    for (const struct addrinfo *at = found; at != NULL && count < LISTENERS_MAX;
+         at = at->ai_next) {
+        bool port_chosen;
+        if (is_repeated(found, at))
+            continue;
+        memcpy(&address, at->ai_addr, at->ai_addrlen);
+        port_chosen = *port_of(&address) == 0;
+        if (count > 0)
+            *port_of(&address) = *port_of(&first);
+        fds[count] = listener_open(&address, at->ai_addrlen, port_chosen && !last_try);
+        if (fds[count] < 0 && errno == EADDRINUSE) {
+            while (count > 0)
+                close(fds[--count]);
+            return 0;
+        }
+        if (fds[count] >= 0 && count++ == 0)
+            first = net_address(fds[0]);
+    }
+    if (count == 0)
+        err(1, "bind %s", endpoint_make(&address).text);
+    return count;
+}
+
 size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX])
 {
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
-    struct sockaddr_storage address = {0}, first = {0};
     struct addrinfo *found;
     size_t count = 0;
     int error = getaddrinfo(host, port, &hints, &found);
 
     if (error != 0)
         errx(1, "%s: %s", host != NULL ? host : port, gai_strerror(error));
-    for (struct addrinfo *at = found; at != NULL && count < LISTENERS_MAX;
-         at = at->ai_next) {
-        if (is_repeated(found, at))
-            continue;
-        memcpy(&address, at->ai_addr, at->ai_addrlen);
-        if (count > 0)
-            *port_of(&address) = *port_of(&first);
-        fds[count] = listener_open(&address, at->ai_addrlen);
-        if (fds[count] >= 0 && count++ == 0)
-            first = net_address(fds[0]);
-    }
+    for (int tried = 1; count == 0; tried++)
+        count = addresses_listen(found, tried == PORTS_TRIED, fds);
     freeaddrinfo(found);
-    if (count == 0)
-        err(1, "bind %s", endpoint_make(&address).text);
     return count;
 }

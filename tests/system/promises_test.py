@@ -482,6 +482,16 @@ class Start(ChatsrvCase):
             self.server.fail("nothing on stderr", shown(self.server.stderr.lines[0]))
 
 
+# Takes ports at an address, and becomes the server, which keeps them.
+TAKE = """\
+import os, socket, sys
+for port in 40001, 40003, 40005:
+    taken = socket.create_server(("127.0.0.2", port))
+    os.set_inheritable(taken.detach(), True)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 @unittest.skipUnless(LINUX and shutil.which("unshare"),
                      "needs a machine of its own: unshare(1)")
 class Hosts(unittest.TestCase):
@@ -503,6 +513,27 @@ class Hosts(unittest.TestCase):
                 server.expect_log(b"listening on 127.0.0.1:")
                 server.expect_log(b"listening on 127.0.0.2:")
                 self.assertEqual(server.log.count(b"listening on"), 2)
+
+    def test_port_taken(self):
+        """Port 0 is one that is free at all addresses, even where three of four ports
+        are taken at the second one."""
+        with tempfile.NamedTemporaryFile("w", suffix=".hosts") as hosts:
+            hosts.write("127.0.0.1 two\n127.0.0.2 two\n")
+            hosts.flush()
+            # Linux looks first for an odd number in the lower half of the range.
+            alone = (f"unshare -rmn sh -c 'mount --bind {hosts.name} /etc/hosts"
+                     " && ip link set lo up"
+                     " && echo 40000 40015 >/proc/sys/net/ipv4/ip_local_port_range"
+                     " && \"$0\" \"$@\"'")
+            if subprocess.call(shlex.split(alone) + ["true"], stderr=subprocess.DEVNULL):
+                self.skipTest("unshare -rmn and ip(8) are of no use here")
+            command = (f"{alone} {sys.executable} -c '{TAKE}' "
+                       + test.COMMAND.replace("{port}", "0"))
+            for _ in range(8):
+                with Server(command, options="-l two", port=1) as server:
+                    server.expect_log(b"listening on 127.0.0.2:")
+                    ports = {line.rsplit(b":", 1)[1] for line in server.log.lines[:2]}
+                    self.assertEqual(len(ports), 1, server.log.lines)
 
 
 class Protections(ChatsrvCase):
