@@ -88,6 +88,18 @@ static struct slice slice_of(const char *text)
 
 /* ---- What the log says ---- */
 
+/* How many bytes of a printable text to show: at most max, and no half character. */
+static int shown_len(const char *text, int max)
+{
+    int len = 0;
+
+    while (len < max && text[len] != '\0')
+        len++;
+    while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
+        len--;
+    return len;
+}
+
 /*
  * The room cannot be used. At the start that ends the program if it is hopeless; later it
  * is logged once, and then once a minute.
@@ -102,8 +114,8 @@ static void trouble_tell(struct room *room, const char *reason, bool hopeless)
         snprintf(room->trouble, sizeof room->trouble, "%s", reason);
     if (!room->joined || (!room->well && room->now < room->told + REPEAT_MS))
         return;
-    log_event("%s the room (%.100s); %zu message%s",
-              room->well ? "lost" : "still without", reason, room->waiting_messages,
+    log_event("%s the room (%.*s); %zu message%s", room->well ? "lost" : "still without",
+              shown_len(reason, 100), reason, room->waiting_messages,
               room->waiting_messages == 1 ? " waits" : "s wait");
     room->well = false;
     room->told = room->now;
@@ -121,7 +133,8 @@ static void wellness_check(struct room *room)
     if (room->joined)
         log_event("rejoined");
     else
-        log_event("joined room %.80s at %.80s:%s", room->name, url->host, url->port);
+        log_event("joined room %.*s at %.80s:%s", shown_len(room->name, 80), room->name,
+                  url->host, url->port);
     room->well = room->joined = true;
 }
 

@@ -14,6 +14,7 @@ import subprocess
 import time
 import unittest
 from typing import List
+from urllib.parse import quote
 
 import support
 import broker
@@ -194,6 +195,15 @@ class Joining(RoomCase):
         with Server(options=f"-j {self.url('a%0a%20b')}") as server:
             server.expect_log(b"joined room a\\x0a b at")
         self.assertEqual(self.broker.of(b"XADD")[0][1], b"a\n b")
+        for one in range(4):            # a long one is cut, but not within a letter
+            name = one * "x" + 20 * "\u0436" + 20 * "\U0001f600"
+            with self.subTest(name), \
+                    Server(options=f"-j {self.url(quote(name))}") as server:
+                server.expect_log(b"joined room")
+                line = server.log.lines[0]
+                shown = line.decode().split()[2]
+                self.assertTrue(name.startswith(shown))
+                self.assertIn(len(shown.encode()), range(77, 81))
 
 
 class Chat(RoomCase):
