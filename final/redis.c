@@ -162,9 +162,10 @@ static void on_connected(struct redis *redis, int64_t now)
         return;
     redis->state = REDIS_AUTH;
     if (url->user[0] != '\0')
-        redis_send(redis, words, 3, now);
+        redis_command(redis, words, 3, now);
     else
-        redis_send(redis, short_words, 2, now);
+        redis_command(redis, short_words, 2, now);
+    redis_send(redis, now);
 }
 
 static void on_dialled(struct redis *redis, int64_t now)
@@ -266,9 +267,25 @@ void redis_turn(struct redis *redis, int64_t now)
 
 /* ---- Commands and replies ---- */
 
-/* Sends what waits, or as much as there is room for. */
-static void flush(struct redis *redis, int64_t now)
+void redis_command(struct redis *redis, const struct slice *words, size_t count,
+                   int64_t now)
 {
+    size_t len = resp_command(redis->out + redis->out_len,
+                              redis->out_room - redis->out_len, words, count);
+
+    if (len == 0) {
+        redis_lose(redis, slice_of("a command is too long"), now);
+        return;
+    }
+    if (redis->awaited++ == 0)
+        redis->heard = now;
+    redis->out_len += len;
+}
+
+void redis_send(struct redis *redis, int64_t now)
+{
+    if (redis->out_len == 0)
+        return;
     while (redis->out_sent < redis->out_len) {
         ssize_t n = send(redis->fd, redis->out + redis->out_sent,
                          redis->out_len - redis->out_sent, 0);
@@ -289,21 +306,6 @@ static void flush(struct redis *redis, int64_t now)
         redis_lose(redis, slice_of(strerror(errno)), now);
 }
 
-void redis_send(struct redis *redis, const struct slice *words, size_t count, int64_t now)
-{
-    size_t len = resp_command(redis->out + redis->out_len,
-                              redis->out_room - redis->out_len, words, count);
-
-    if (len == 0) {
-        redis_lose(redis, slice_of("a command is too long"), now);
-        return;
-    }
-    if (redis->awaited++ == 0)
-        redis->heard = now;
-    redis->out_len += len;
-    flush(redis, now);
-}
-
 void redis_on_event(struct redis *redis, int ready, int64_t now)
 {
     if (redis->fd < 0)
@@ -314,7 +316,7 @@ void redis_on_event(struct redis *redis, int ready, int64_t now)
     }
     redis->readable = ready & EVLOOP_READ;
     if (ready & EVLOOP_WRITE)
-        flush(redis, now);
+        redis_send(redis, now);
 }
 
 /* Reads once after an event. Returns whether something has come. */

@@ -3,11 +3,11 @@
  *
  * Interface: redis_lookup() once, at the start. Then each connection: redis_open();
  * redis_turn() dials when it is time to; redis_on_event() when the loop names its socket;
- * after both, redis_next() until it returns 0. Commands go out with redis_send(), once
- * the connection is ready, that is connected and through with AUTH. When it is lost, for
- * whatever reason, redis_lose() closes it, and it is dialled again after a pause: 0.1 s
- * at first, doubled each time up to 5 s. Call redis_is_well() when all works: the next
- * pause is then 0.1 s again.
+ * after both, redis_next() until it returns 0. Once the connection is ready, that is
+ * connected and through with AUTH: redis_command(), and then redis_send(). When it is
+ * lost, for whatever reason, redis_lose() closes it, and it is dialled again after a
+ * pause: 0.1 s at first, doubled each time up to 5 s. Call redis_is_well() when all
+ * works: the next pause is then 0.1 s again.
  */
 #ifndef REDIS_H
 #define REDIS_H
@@ -92,9 +92,12 @@ void redis_on_event(struct redis *redis, int ready, int64_t now);
  */
 int redis_next(struct redis *redis, struct resp_item *item, int64_t now);
 
-/* Sends a command of count words, when there is room. Its reply is awaited. */
-void redis_send(struct redis *redis, const struct slice *words, size_t count,
-                int64_t now);
+/* Puts a command of count words behind what is to be sent. Its reply is awaited. */
+void redis_command(struct redis *redis, const struct slice *words, size_t count,
+                   int64_t now);
+
+/* Sends that, or as much as there is room for; the rest when the loop says so. */
+void redis_send(struct redis *redis, int64_t now);
 
 /* Gives the connection up; it is dialled again after the pause. */
 void redis_lose(struct redis *redis, struct slice reason, int64_t now);

@@ -302,7 +302,7 @@ static void flight_send(struct room *room)
         {"d", 1},
         {room->waiting, room->flight_len}};
 
-    redis_send(&room->a, words, sizeof words / sizeof words[0], room->now);
+    redis_command(&room->a, words, sizeof words / sizeof words[0], room->now);
 }
 
 /* Under maxmemory XADD is refused before it trims. */
@@ -316,7 +316,7 @@ static void trim_send(struct room *room)
         {"~", 1},
         {most, (size_t)sprintf(most, "%zu", trail_count(&room->trail) / 2)}};
 
-    redis_send(&room->a, words, sizeof words / sizeof words[0], room->now);
+    redis_command(&room->a, words, sizeof words / sizeof words[0], room->now);
     room->trim_due = false;
 }
 
@@ -329,6 +329,7 @@ static void a_turn(struct room *room)
         trim_send(room);
     else if (room->now >= room->add_at && (room->in_flight || flight_begin(room)))
         flight_send(room);
+    redis_send(&room->a, room->now);
 }
 
 static void on_a_lost(struct room *room)
@@ -458,7 +459,7 @@ static void check_send(struct room *room)
     const struct slice words[] = {
         {"XRANGE", 6}, slice_of(room->server.url.room), room->cursor, room->cursor};
 
-    redis_send(&room->b, words, sizeof words / sizeof words[0], room->now);
+    redis_command(&room->b, words, sizeof words / sizeof words[0], room->now);
     room->checking = true;
 }
 
@@ -473,7 +474,7 @@ static void read_send(struct room *room)
                                   slice_of(room->server.url.room),
                                   room->cursor};
 
-    redis_send(&room->b, words, sizeof words / sizeof words[0], room->now);
+    redis_command(&room->b, words, sizeof words / sizeof words[0], room->now);
 }
 
 /*
@@ -489,6 +490,7 @@ static void b_turn(struct room *room)
         check_send(room);
     if (room->b.state == REDIS_READY)
         read_send(room);
+    redis_send(&room->b, room->now); /* both at once */
 }
 
 static void on_b_lost(struct room *room)
