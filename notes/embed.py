@@ -49,7 +49,7 @@ SYSTEMS = {     # the conjunction, and a sentence for each of them
     "en": ("and", "It has been run on {}.", "It has been compiled, but not run, for {}.",
            "It is written for {} as well, but nobody has tried it there yet."),
     "ru": ("и", "Проверено в работе на {}.",
-           "Собрано, но не запускалось для {}.",
+           "Для {} собрано, но не запускалось.",
            "Рассчитано и на {}, но там пока не проверено."),
 }
 

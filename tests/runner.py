@@ -282,6 +282,10 @@ def other_systems_jobs() -> Iterator[Job]:
         for job in loop_jobs("32-bit"), other_jobs("32-bit"):
             yield from (each._replace(needs="gcc:-m32") for each in job)
     yield from other_jobs("unsigned-char")
+    yield Job("warnings netbsd",
+              "gcc -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion"
+              " -Werror -fsyntax-only -D_DEFAULT_SOURCE -DEVLOOP_KQUEUE"
+              " -Itests/kqueue/netbsd steps/6-broadcast.c final/chatsrv.c", needs="gcc")
     qemu = "qemu-s390x -L /usr/s390x-linux-gnu"
     needs = "qemu-s390x s390x-linux-gnu-gcc"
     for job in unit_jobs("s390x"):
@@ -300,7 +304,8 @@ def other_systems_jobs() -> Iterator[Job]:
 
 def lint_jobs() -> Iterator[Job]:
     sources = "final/*.c steps/*.c tests/*/*.c notes/examples/*.c"
-    headers = "final/*.h tests/*/*.h tests/kqueue/sys/*.h notes/examples/*.h"
+    headers = ("final/*.h tests/*/*.h tests/kqueue/sys/*.h tests/kqueue/*/sys/*.h"
+               " notes/examples/*.h")
     python = "tests/*.py tests/*/*.py notes/*.py notes/*/*.py"
     flags = "-std=c11 -D_DEFAULT_SOURCE -D_DARWIN_C_SOURCE -Ifinal -isystem tests/kqueue"
     tidy = "xargs -P 2 -I{} clang-tidy --quiet {} -- " + flags
