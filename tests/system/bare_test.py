@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Shows that `make test` needs no more than the README says. It runs it in a copy of the
-repository, where PATH holds only cc, as, ld, make, python3 and the commands of Debian's
+repository, where PATH holds only cc, as, ld, make, Python and the commands of Debian's
 essential packages, no other environment variable is set, and the home directory does not
-exist.
+exist. As on NetBSD, nothing there is called python3.
 
     python3 tests/system/bare_test.py [NAME...]     only the jobs with these names
 """
@@ -15,6 +15,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = ("cc", "as", "ld", "make")
+PYTHON = "python{}.{}".format(*sys.version_info)
 COMMAND = re.compile(r"(?:/usr)?/s?bin/[^/]+")
 
 
@@ -33,12 +34,12 @@ def essential_commands() -> set:
 
 def fill(folder: pathlib.Path) -> None:
     """Puts a link to each command into the folder."""
-    links = {"python3": sys.executable}
+    links = {PYTHON: sys.executable}
     links.update((path.rsplit("/", 1)[1], path) for path in essential_commands())
     links["sh"] = shutil.which("sh")
     for tool in TOOLS:
         links[tool] = shutil.which(tool)
-    for absent in ("ps", "git", "ip", "nc"):
+    for absent in ("ps", "git", "ip", "nc", "python3"):
         if absent in links:
             sys.exit(f"{absent} ought not to be there")
     for name, path in links.items():
@@ -56,7 +57,8 @@ def main() -> int:
         shutil.copytree(str(ROOT), str(copy), symlinks=True,
                         ignore=shutil.ignore_patterns(".git", "build", "mine",
                                                       "__pycache__"))
-        return subprocess.run(["make", "test", "ONLY=" + " ".join(sys.argv[1:])],
+        return subprocess.run(["make", "test", f"PYTHON={PYTHON}",
+                               "ONLY=" + " ".join(sys.argv[1:])],
                               cwd=copy, env={"PATH": str(commands),
                                              "HOME": "/nonexistent"}).returncode
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pty
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Dict, List
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAKE = sys.argv.pop(1) if len(sys.argv) > 1 else "make"
 LINUX = sys.platform == "linux"
+PYTHON = "PYTHON=" + shlex.quote(sys.executable)     # it may not be called python3
 
 
 class MakeCase(unittest.TestCase):
@@ -37,7 +39,7 @@ class MakeCase(unittest.TestCase):
         """Runs make, with a compiler that is in a hurry; returns what it said."""
         inherited = {name: value for name, value in os.environ.items()
                      if name not in ("MAKEFLAGS", "MAKELEVEL", "BACKEND", "N")}
-        result = subprocess.run([MAKE, *arguments, "CFLAGS=-O0"], cwd=self.root,
+        result = subprocess.run([MAKE, *arguments, "CFLAGS=-O0", PYTHON], cwd=self.root,
                                 env={**inherited, **environment},
                                 stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -2,12 +2,15 @@
 """Tests `make submit`."""
 import os
 import pathlib
+import shlex
 import subprocess
+import sys
 import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAKE = os.environ.get("MAKE") or "make"
+PYTHON = "PYTHON=" + shlex.quote(sys.executable)     # it may not be called python3
 
 
 class Submit(unittest.TestCase):
@@ -17,7 +20,7 @@ class Submit(unittest.TestCase):
         self.target = pathlib.Path(folder.name).resolve() / "my repo" / "p2"
 
     def submit(self, *arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([MAKE, "submit", *arguments], cwd=ROOT,
+        return subprocess.run([MAKE, "submit", PYTHON, *arguments], cwd=ROOT,
                               env={**os.environ, "SUBMIT_TESTS": "Test6",
                                    "SUBMIT_CHATSRV_TESTS": "Messages.test_prefix",
                                    "SUBMIT_CLIENT_TESTS":
