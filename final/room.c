@@ -33,7 +33,6 @@
 enum { COMMAND_MAX = ENTRY_MAX + 8192 }; /* bytes: XADD, with the room's name */
 enum { CHECK_MAX = 4096 }; /* bytes of an entry that is cheap to read once more */
 enum { SILENCE_MAX_MS = 5 * 1000 }; /* then an empty entry shows that all is well */
-enum { RETURN_MAX_MS = 10 * 1000 }; /* for one's own entry to come back */
 enum { JOIN_MAX_MS = 10 * 1000 };
 enum { PAUSE_MS = 6 * 1000 };   /* without a turn: this server, or its machine, slept */
 enum { REPEAT_MS = 60 * 1000 }; /* between two lines in the log on the same trouble */
@@ -74,8 +73,8 @@ struct room {
     uint64_t marker_said;     /* how many of the bytes said are before it */
     uint64_t seen;            /* our own last n that has come, + 1 */
     uint64_t heard;           /* how many of the bytes said have come */
+    uint64_t asked;           /* when we last did, our own entries below it were there */
     int64_t read_at;          /* after an error that may pass: not before */
-    int64_t moved; /* when an entry last came, or one of ours began to be waited for */
     struct entry entry;
     struct origins *origins;
     struct trail trail;
@@ -238,8 +237,6 @@ static void on_error(struct room *room, struct redis *redis, struct slice text)
 /* The entry in flight is in the stream. */
 static void on_acknowledged(struct room *room)
 {
-    if (room->seen >= room->n)
-        room->moved = room->now; /* this one begins to be waited for */
     room->n++;
     room->in_flight = false;
     room->waiting_len -= room->flight_len;
@@ -419,7 +416,6 @@ static void cursor_move(struct room *room, const struct entry *entry)
 {
     memcpy(room->cursor_id, entry->id, entry->id_len);
     room->cursor = (struct slice){room->cursor_id, entry->id_len};
-    room->moved = room->now;
     room->check_due = entry->len <= CHECK_MAX;
     trail_add(&room->trail, entry->len);
 }
@@ -435,6 +431,7 @@ static void on_check_item(struct room *room, const struct resp_item *item)
         hole_found(room, "the stream does not go back to where we were");
 }
 
+/* Nil: XREAD has waited in vain, perhaps behind the end of a stream that was rewound. */
 static void on_b_item(struct room *room, const struct resp_item *item)
 {
     if (item->type == RESP_ERROR) {
@@ -443,6 +440,8 @@ static void on_b_item(struct room *room, const struct resp_item *item)
         on_check_item(room, item);
     } else if (item->depth == 0 && item->type != RESP_ARRAY && item->type != RESP_NIL) {
         redis_lose(&room->b, slice_of("an answer that fits no question"), room->now);
+    } else if (item->depth == 0 && item->type == RESP_NIL && room->seen < room->asked) {
+        hole_found(room, "what we added is not there");
     } else if (entry_take(&room->entry, item)) {
         cursor_move(room, &room->entry);
         if (room->entry.ours)
@@ -474,6 +473,7 @@ static void read_send(struct room *room)
                                   slice_of(room->server.url.room),
                                   room->cursor};
 
+    room->asked = room->n;
     redis_command(&room->b, words, sizeof words / sizeof words[0], room->now);
 }
 
@@ -512,19 +512,10 @@ static void clock_read(struct room *room)
     int64_t now = *room->clock;
 
     if (now > room->now + PAUSE_MS) {
-        room->moved = room->a.heard = room->b.heard = now;
+        room->a.heard = room->b.heard = now;
         room->check_due = true;
     }
     room->now = now;
-}
-
-/* An entry of ours was added, and does not come: B reads where nothing will be. */
-static void return_check(struct room *room)
-{
-    if (room->b.state != REDIS_READY || room->b.awaited == 0)
-        room->moved = room->now;
-    else if (room->seen < room->n && room->now >= room->moved + RETURN_MAX_MS)
-        hole_found(room, "what we added did not come back");
 }
 
 void room_turn(struct room *room)
@@ -536,7 +527,6 @@ void room_turn(struct room *room)
     redis_turn(&room->b, room->now);
     a_turn(room);
     b_turn(room);
-    return_check(room);
     if (room->a.lost)
         on_a_lost(room);
     if (room->b.lost)

@@ -70,6 +70,13 @@ def ignore(link: "Link", words: Words) -> None:
     """As if the command had never come."""
 
 
+def slow(seconds: float) -> Action:
+    def act(link: "Link", words: Words) -> None:
+        time.sleep(seconds)
+        link.send(link.broker.reply(link, words))
+    return act
+
+
 class Held:
     """Obeys, and holds the reply back until it is released; goes on reading the link."""
 

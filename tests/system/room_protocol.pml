@@ -3,8 +3,8 @@
  *
  * Two servers say two messages each through one stream. At any moment, each of these may happen
  * once: a connection A is lost, and what it carried gets lost or arrives late; a connection B is
- * lost; all entries of the stream are trimmed. Time does not pass here: what a server does after
- * 10 s without something happens when nothing else can.
+ * lost; all entries of the stream are trimmed. Time does not pass here: an XREAD has waited long
+ * enough when nothing else can happen.
  *
  * What must hold is asserted in deliver() and at the end. room_protocol_test.py runs it; with
  * one of the macros NO_... a rule is left out, and spin has to find what then goes wrong.
@@ -166,7 +166,7 @@ end_idle:
         b_losses--; waiting[me] = false;
         if :: reply[me]?_ :: empty(reply[me]) fi }
 
-    /* What was added does not come, for 10 s. */
+    /* What was added does not come: XREAD has waited in vain, and says so. */
     :: atomic { timeout && waiting[me] && !in_flight && !marker_due && seen[me] < n[me] ->
         hole = true }
 

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import unittest
 from typing import List
@@ -69,6 +70,12 @@ class RoomCase(unittest.TestCase):
         """What has been added: the entries that hold messages, or all entries."""
         return [words[6:] for words in self.broker.of(b"XADD")
                 if words[11] or not with_text]
+
+    def add_and_lose(self, link: broker.Link, words: List[bytes]) -> None:
+        with self.broker.changed:
+            reply = self.broker.reply(link, words)
+            del self.broker.streams[ROOM][-1]
+        link.send(reply)
 
     def refused(self, url: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         command = test.command_line(test.COMMAND, f"-j {url}", 0)
@@ -583,6 +590,36 @@ class Holes(RoomCase):
         self.broker.add(ROOM, fields(2, b"three\n"))    # fits, but what else has gone?
         link.send(self.broker.reply(link, words))
 
+    def test_empty_reply(self):
+        """XREAD says that there is nothing: so what had been added before has gone"""
+        server = self.serve()
+        peer = self.join(server)
+        nothing = broker.answer(b"*-1\r\n")
+        released = threading.Event()
+
+        def late(link: broker.Link, words: List[bytes]) -> None:
+            released.wait(DEADLINE)
+            nothing(link, words)
+
+        self.broker.next(b"XREAD", late)
+        self.broker.add(ROOM, fields(0))        # for the XREAD that waits now
+        self.wait(lambda: not self.broker.script[b"XREAD"], "another XREAD")
+        peer.send(b"first\n")
+        self.wait(lambda: len(self.entries()) == 1, "a message")
+        peer.send(b"second\n")
+        self.wait(lambda: len(self.entries()) == 2, "the other one, so one is there")
+        released.set()                  # that reply was older, and shows nothing
+        self.expect(peer, b"first", b"second")
+        self.assertEqual(server.log.count(MISSED), 0)
+        self.broker.next(b"XADD", self.add_and_lose, self.add_and_lose)
+        peer.send(b"third\n")
+        self.wait(lambda: len(self.entries()) == 3, "a message")
+        peer.send(b"fourth\n")
+        self.wait(lambda: len(self.entries()) == 4, "the other one, so one has gone")
+        self.broker.next(b"XREAD", nothing)
+        self.broker.add(ROOM, fields(1))        # ends the XREAD that waits now
+        self.expect_missed(server, peer)
+
     def test_lost_and_trimmed(self):
         """what came while B was down has been trimmed"""
         server = self.serve()
@@ -672,21 +709,29 @@ class Slow(RoomCase):
         self.assertEqual([entry[3] for entry in self.entries(False)], [b"0", b"1", b"2"])
 
     def test_silent(self):
-        """a connection silent for 10 s is given up; held-back replies come too late"""
+        """a connection silent for 10 s is given up, though everybody goes on talking;
+        held-back replies come too late"""
         for command in (b"XADD", b"XREAD"):
             with self.subTest(command), Broker() as self.broker:
                 server = self.serve()
-                peer, witness = self.join(server), self.join(self.serve())
+                peer = self.join(server)
                 held = broker.Held()
+                self.broker.next(b"XRANGE", broker.slow(0.3))
                 self.broker.next(command, held)
                 self.broker.add(ROOM, fields(0))
-                peer.send(b"first\n")
-                server.log.wait(b"lost the room (no answer for 10 s)", 1, 20)
-                server.log.wait(b"rejoined", 1, 20)
+                texts = [b"number %d" % number for number in range(600)]
+                for said, text in enumerate(texts, 1):
+                    if server.log.count(b"lost the room (no answer for 10 s)"):
+                        break
+                    peer.send(text + b"\n")
+                    time.sleep(0.05)
+                server.expect_log(b"lost the room (no answer for 10 s)")
+                server.expect_log(b"rejoined")
+                witness = self.join(self.serve())
                 held.event.set()
-                peer.send(b"second\n")
-                self.expect(peer, b"first", b"second")
-                self.expect(witness, b"first", b"second")
+                peer.send(b"last\n")
+                self.expect(peer, *texts[:said - 1], b"last")
+                self.expect(witness, b"last")
                 self.assertEqual(server.log.count(MISSED), 0)
 
     def test_rewound(self):
@@ -719,12 +764,6 @@ class Slow(RoomCase):
             time.sleep(1)
         server.expect_log(b"rejoined")
         self.assertEqual(server.log.count(MISSED), 2)
-
-    def add_and_lose(self, link: broker.Link, words: List[bytes]) -> None:
-        with self.broker.changed:
-            reply = self.broker.reply(link, words)
-            del self.broker.streams[ROOM][-1]
-        link.send(reply)
 
     def test_paused(self):
         """a server that was stopped for long misses nothing that is still there"""
