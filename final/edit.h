@@ -60,10 +60,10 @@ struct edit {
     bool killing, cut; /* the last key has cut: what the next one cuts is added */
 
     struct edit_entry history[EDIT_HISTORY]; /* oldest first */
-    struct edit_entry
-        edits[EDIT_HISTORY + 1]; /* as changed; the last one: the new line */
-    size_t remembered;           /* entries in the history */
-    size_t recalled;             /* which one is being edited */
+    /* The same as they have been changed; the last one is the new line. */
+    struct edit_entry edits[EDIT_HISTORY + 1];
+    size_t remembered; /* entries in the history */
+    size_t recalled;   /* which one is being edited */
 
     char key[EDIT_KEY_MAX]; /* the bytes so far of an escape sequence */
     size_t key_len;

@@ -138,8 +138,8 @@ __attribute__((constructor)) static void faults_open(void)
     if (counts != NULL)
         counts_open(counts);
     faults.random = seed != NULL ? strtoull(seed, NULL, 10) : 1;
-    faults.random =
-        faults.random * 0x9e3779b97f4a7c15 + 1; /* far from that of seed + 1 */
+    /* The first number is far from that of seed + 1. */
+    faults.random = faults.random * 0x9e3779b97f4a7c15 + 1;
 }
 
 /* Marsaglia's xorshift64: a number below the limit. */

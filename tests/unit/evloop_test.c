@@ -74,8 +74,8 @@ static void test_write(void)
     CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
     CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE); /* level-triggered */
     put(fd[1], "abc", 3);
-    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS),
-                EVLOOP_WRITE); /* READ was not asked for */
+    /* READ was not asked for. */
+    CHECK_EQUAL(wait_for(loop, &mark_a, SOON_MS), EVLOOP_WRITE);
     fill(fd[0]);
     CHECK_EQUAL(wait_for(loop, &mark_a, 0), 0);
     drain(fd[1]);
@@ -440,8 +440,8 @@ static void test_errors(void)
     CHECK_FAILS(evloop_add(loop, fd[1], EVLOOP_WRITE, &mark_a), EBADF);
     CHECK_FAILS(evloop_add(loop, -1, BOTH, &mark_a), EBADF);
     CHECK_FAILS(evloop_mod(loop, fd[1], 0, BOTH, &mark_a), EBADF);
-    CHECK_FAILS_2(evloop_del(loop, fd[1], EVLOOP_READ), EBADF,
-                  ENOENT);                                     /* macOS: ENOENT */
+    /* ENOENT: macOS */
+    CHECK_FAILS_2(evloop_del(loop, fd[1], EVLOOP_READ), EBADF, ENOENT);
     CHECK_FAILS(evloop_del(loop, fd[0], EVLOOP_READ), ENOENT); /* never added */
     CHECK_FAILS(evloop_del(loop, fd[0], EVLOOP_WRITE), ENOENT);
     /* The loop is as good as before. */

@@ -41,8 +41,8 @@ static void append(struct feed *feed)
     for (size_t i = 0; i < len; i++)
         stream[stream_len + i] = (char)rand();
     CHECK(feed_reserve(feed, len) == 0);
-    feed_append(feed, stream + stream_len,
-                len / 3); /* in two parts, as the server does */
+    /* In two parts, as the server does. */
+    feed_append(feed, stream + stream_len, len / 3);
     feed_append(feed, stream + stream_len + len / 3, len - len / 3);
     stream_len += len;
     CHECK(feed_end(feed) == stream_len);

@@ -20,8 +20,7 @@
 struct header {
     const char *bytes;
     size_t len;
-    const char
-        *address; /* "address port"; "": the proxy's own; NULL: not a valid header */
+    const char *address; /* "address port"; "": the proxy's own; NULL: it is not valid */
 };
 
 static const struct header headers[] = {
@@ -74,15 +73,16 @@ static const struct header headers[] = {
     {BYTES("PROXY TCP4 192.0.2.7\0 192.0.2.1 53124 3100\r\n"), NULL},
     {BYTES("PROXY TCP4 192.0.2.7 192.0.2.1 53124 3100\0\r\n"), NULL},
     {BYTES("PROXY \r\n"), NULL},
+    /* 108 bytes */
     {BYTES("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 655350\r\n"),
-     NULL},                                              /* 108 bytes */
+     NULL},
     {BYTES("\r\n\r\n\0\r\nQUIX\n\x21\x11\0\x0c"), NULL}, /* the signature */
     {BYTES(SIGNATURE "\x11\x11\0\x0c"), NULL},           /* version 1 in version 2 */
     {BYTES(SIGNATURE "\x22\x11\0\x0c"), NULL},           /* an unknown command */
     {BYTES(SIGNATURE "\x21\x41\0\1\0"), NULL},           /* an unknown family */
-    {BYTES(SIGNATURE "\x21\x12\0\x0c\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c\x1c"),
-     NULL},                                                                    /* UDP */
+    /* UDP */
+    {BYTES(SIGNATURE "\x21\x12\0\x0c\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c\x1c"), NULL},
     {BYTES(SIGNATURE "\x21\x11\0\x0b\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c"), NULL}, /* short */
     {BYTES(SIGNATURE "\x21\x21\0\x23" V6 V6 "\xcf\x84\x0c"), NULL},
     {BYTES(SIGNATURE "\x21\x21\0\x0c\xc0\0\2\7\xc0\0\2\1\xcf\x84\x0c\x1c"), NULL},
