@@ -110,8 +110,7 @@ def verdict(kind: type = Verdict, cause: str = "", **parts: str) -> Verdict:
              "says": "the assignment:", "look": "where to look:"}
     if "<hello " in parts.get("expected", "") + parts.get("came", ""):
         parts["note"] = ("lines such as <hello 3.1> are the grader's: it sends one to "
-                         "see "
-                         "what the server makes of it (client 3, first time)")
+                         "see what the server makes of it (client 3, first time)")
     paragraphs = []
     for key, name in names.items():
         for line in parts.get(key, "").splitlines():
@@ -474,8 +473,7 @@ class Server:
                     "process: ignore it, and take EPIPE as the end of that client")
         if end in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"):
             return ("build it with -g -fsanitize=address,undefined: it then says on "
-                    "stderr in "
-                    "which line it happened")
+                    "stderr in which line it happened")
         if b"Interrupted" in words or b"EINTR" in words:
             return "a wait that a signal interrupts (EINTR) has not failed: wait again"
         return self.look
@@ -537,8 +535,8 @@ class Server:
         if self.has_ended() and self.daemons():
             self._cannot_start(
                 f"it went into the background: process {self.process.pid} "
-                f"{self.epitaph()}, "
-                f"process {self.daemons()[0]} goes on (the grader ends it)",
+                f"{self.epitaph()}, process {self.daemons()[0]} goes on (the grader ends "
+                "it)",
                 "no daemon(), no fork(): stay in the foreground, and log to stdout",
                 "the server goes into the background")
 
@@ -575,8 +573,7 @@ class Server:
             others = [port for port in self.ports() if port != self.port]
             self._cannot_start(
                 f"it is running, but after {time.monotonic() - self.started:.0f} s "
-                f"connect "
-                f"says: {error}"
+                f"connect says: {error}"
                 + (f"; it listens on port {others[0]}" if others else ""),
                 ("does it call listen(), on the port that is its argument (htons), at "
                  "that address?" if "{port}" in self.template else
@@ -968,11 +965,10 @@ class Peer:
         if self.receive(1):
             self.server.fail(
                 expected, "nothing, until the other clients had left: the server serves "
-                          "one "
-                "client at a time", "one wait for all: watch the listening socket and "
-                                    "all "
-                "clients in one epoll or kqueue, and never read() from a client that has "
-                "nothing to say", cause="the server serves one client at a time")
+                          "one client at a time",
+                "one wait for all: watch the listening socket and all clients in one "
+                "epoll or kqueue, and never read() from a client that has nothing to say",
+                cause="the server serves one client at a time")
 
     def await_any(self, arrived: Callable[[], object]) -> bool:
         """Receives until arrived() is true; False when that does not come."""
@@ -1280,10 +1276,10 @@ class Test1(ServerCase):
                 self.server.fail(
                     "a second client to be accepted while the first one is connected",
                     "it was accepted when the first one had left: the server serves one "
-                    "client at a time", "one wait for all: watch the listening socket "
-                                        "and "
-                    "all clients in one epoll or kqueue, and never read() from a client "
-                    "that has nothing to say",
+                    "client at a time",
+                    "one wait for all: watch the listening socket and all clients in one "
+                    "epoll or kqueue, and never read() from a client that has nothing to "
+                    "say",
                     cause="the server serves one client at a time")
         self.server.expect_log_exactly(ACCEPTED, 2)
 
@@ -1452,8 +1448,7 @@ class TestRules(ServerCase):
         if len(listening) > 1 or server and relatives:
             self.server.fail(f"one process {when}",
                              f"{max(len(listening), len(relatives) + 1)} processes run "
-                             f"the "
-                             "server's program",
+                             "the server's program",
                              "fork() is not needed: " + self.server.look)
         if server:
             self.expect_alone(server, when)
@@ -1505,8 +1500,7 @@ class TestRules(ServerCase):
         one.expect_no_more()
 
     @rule(STAGE1, "one wake-up may announce several clients: accept() until it says "
-                  "EAGAIN, "
-                  "or be level-triggered, so that you are woken again", stage=4)
+                  "EAGAIN, or be level-triggered, so that you are woken again", stage=4)
     def test_connects_at_once(self):
         """ten clients, and then fifty, connect at once; all are greeted"""
         self.visit()
@@ -1558,8 +1552,7 @@ class TestRules(ServerCase):
                 crowd.append(peer)
             if self.server.has_ended(within=SETTLE):
                 self.server.fail("1,100 clients served, or those refused for whom there "
-                                 "is "
-                                 "no place", "")
+                                 "is no place", "")
             if ServerCase.abilities.relays:
                 one.send(b"hello to all\n")
                 for peer in crowd:
@@ -1604,10 +1597,8 @@ class TestRules(ServerCase):
                 self.server.fail("a whole message, or none", f"the line {shown(line)}")
 
     @rule(RELAY, "an array for the events of one wake-up is no limit for the clients; "
-                 "what "
-                 "it has no room for comes with the next wait, unless it is "
-                 "edge-triggered "
-                 "and was dropped", stage=6,
+                 "what it has no room for comes with the next wait, unless it is "
+                 "edge-triggered and was dropped", stage=6,
           after="test_threads")
     def test_speakers_at_once(self):
         """a hundred clients speak at once; nobody's message is lost"""
@@ -1621,8 +1612,7 @@ class TestRules(ServerCase):
         missing = {b"said by number %d." % peer.id for peer in crowd}
         while missing:
             line = watcher.line(f"100 messages that were sent at once; {len(missing)} "
-                                f"are "
-                                "missing")
+                                "are missing")
             missing -= {text for text in missing if line.endswith(text)}
 
     # -- messages and their limits
@@ -1787,7 +1777,7 @@ class TestRules(ServerCase):
     @rule(ATOMIC, "queue a message for each client as a whole, behind what already "
                   "waits for it", stage=6, after="test_threads test_parts_do_not_mix "
                                                  "test_byte_by_byte "
-                  "test_line_before_part")
+                                                 "test_line_before_part")
     def test_atomic(self):
         """four clients send parts at once; all get the same lines in the same order"""
         peers = self.join(4)
@@ -1880,11 +1870,11 @@ class TestRules(ServerCase):
         if costs[-1] > 4 * costs[0] + 1:
             self.server.fail(
                 "as much work for the last 2 MB as for the first, while they wait for "
-                "somebody who does not read", f"{costs[0]:.1f} s of CPU time for the "
-                                              f"first, "
-                f"{costs[-1]:.1f} s for the last", "a buffer that grows by constant "
-                                                   "steps is "
-                "copied at each step: double it, or keep a list of pieces")
+                "somebody who does not read",
+                f"{costs[0]:.1f} s of CPU time for the first, {costs[-1]:.1f} s for the "
+                "last",
+                "a buffer that grows by constant steps is copied at each step: double "
+                "it, or keep a list of pieces")
 
     def check_slow(self, slow: Peer, sender: Peer, texts: List[bytes]) -> None:
         """Whole lines in order, none missing, up to the end or to a disconnection, which
@@ -1897,8 +1887,7 @@ class TestRules(ServerCase):
             later = next((n for n, t in enumerate(texts) if line.endswith(t)), None)
             self.server.fail(
                 "every line, in order and whole, for a client that reads late; or the "
-                "end of "
-                "its connection", f"after {plural(number, 'line')} "
+                "end of its connection", f"after {plural(number, 'line')} "
                 + (f"{later - number} are missing, and it is still connected"
                    if later is not None and later > number
                    else f"a line that nobody sent: {shown(line, 99)}"))
@@ -2136,8 +2125,7 @@ class TestRules(ServerCase):
         self.expect_service()
 
     @rule(RELEASE, "close() the descriptor on every way on which a client goes; recv() "
-                   "of 0 "
-                   "tells of the end, even if nobody ever sends anything", stage=3,
+                   "of 0 tells of the end, even if nobody ever sends anything", stage=3,
           after="test_connects_at_once")
     @unittest.skipUnless(LINUX, "descriptors are counted in /proc")
     def test_descriptors(self):
@@ -2182,8 +2170,7 @@ class TestRules(ServerCase):
                 self.server.settle()
 
     @rule(RELEASE, "free() a message when it has been sent to all; a buffer that is "
-                   "empty "
-                   "begins at its start again", stage=5)
+                   "empty begins at its start again", stage=5)
     @unittest.skipUnless(LINUX, "memory is looked up in /proc")
     def test_messages(self):
         """20,000 messages cost no memory"""
