@@ -77,6 +77,7 @@ CHECK_LIMIT = 12 * DEADLINE             # s, for one check
 PATIENCE = 6 * DEADLINE     # s of waiting in vain, after which the waits become shorter
 IN_VAIN = 12 * DEADLINE     # s for all checks that fail; then the others have to be quick
 SETTLE = 0.2        # s, for what must not happen where no event would come after it
+LATE = 0.6          # s of its own for ten answers: a server that takes more is late
 IDLE_SHARE = 0.2    # of a processor's time: a server that uses more is not idle
 MESSAGE_MAX = 1024  # bytes, newline excluded
 LOG_MAX = 64 << 20  # bytes of a server's output that are kept
@@ -248,6 +249,22 @@ def thread_states(pid: int) -> str:
                 stat = pathlib.Path(f"/proc/{pid}/task/{task}/stat").read_bytes()
                 states += chr(stat[stat.rindex(b")") + 2])
     return states
+
+
+def sleep_mark(pid: int) -> str:
+    """Changes whenever the process has run; empty if it does not sleep (Linux).
+
+    Two equal marks say that it has slept in between, however busy the machine is.
+    """
+    marks = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            status = pathlib.Path(f"/proc/{pid}/task/{task}/status").read_text()
+            marks += re.findall(r"State:\t(\w)|^(?:non)?voluntary_ctxt_switches:\t(\d+)",
+                                status, re.M)
+            if ("S", "") not in marks[-3:]:
+                return ""
+    return str(marks)
 
 
 def descendants(pid: int) -> List[int]:
@@ -998,11 +1015,19 @@ class Peer:
 
     def sync(self) -> None:
         """Sends a message and waits for it: what was sent before has been read, then."""
+        self.send_hello()
+        self.await_hello()
+
+    def send_hello(self) -> None:
         self.hellos += 1
-        hello = b"<hello %d.%d>" % (self.id, self.hellos)
-        self.send(hello + b"\n")
-        self._await(f"the message {shown(hello)} back at its sender",
-                    lambda: self.heard.get(self.id) == self.hellos)
+        self.send(b"<hello %d.%d>\n" % (self.id, self.hellos))
+
+    def is_answered(self) -> bool:
+        return self.heard.get(self.id) == self.hellos
+
+    def await_hello(self) -> None:
+        self._await(f"the message b'<hello {self.id}.{self.hellos}>' back at its sender",
+                    self.is_answered)
 
     def expect(self, sender: "Peer", text: bytes) -> None:
         """The next line is the sender's prefix and the text."""
@@ -1067,6 +1092,7 @@ LIMIT = ("A message has at most 1024 bytes. Longer ones are cut into pieces of 1
 HISTORY = "A client gets only what was sent after it connected; no history is kept."
 GREETING = "When a client connects, it gets a greeting that begins with 'Welcome'."
 SLOW = "The server never blocks on sending: one slow client does not slow down the chat."
+WAIT = "The server uses epoll or kqueue to serve all of its clients at once."
 THREADS = "The server creates neither threads nor child processes."
 LOG = ("The log on stdout has 'accepted connection' for each connection accepted, "
        "'connection terminated' for each client gone, and each message's text.")
@@ -1160,7 +1186,8 @@ class ServerCase(unittest.TestCase):
             raise NotLookedAt(NO_TIME)
         check = getattr(self, self.name())
         self.expect_stage(check.stage)
-        for name in check.after:
+        late = ["test_answers"] if check.stage > 1 else []   # the rest would take long
+        for name in late + check.after:
             if name in ServerCase.failed:
                 raise NotLookedAt(f"first mend {name}")
         self.server = Server(**check.server)
@@ -1466,6 +1493,45 @@ class TestRules(ServerCase):
 
     def has_own_memory(self) -> bool:
         return any(map(has_runtime, self.server.threads()))
+
+    # -- when it answers
+
+    @rule(WAIT, "no sleep() and no long work, neither in the loop nor for a message: "
+                "everybody waits meanwhile. epoll_wait() and kevent() sleep by "
+                "themselves, until there is something to do; and what can be sent is "
+                "sent at once, not after a timeout", stage=5)
+    @unittest.skipUnless(LINUX, "whether it sleeps is looked up in /proc")
+    def test_answers(self):
+        """ten messages, one after the other, are answered at once"""
+        one, = self.join(1)
+        server = next(iter(self.server.listeners()), 0)
+        took = 0.0
+        for number in range(1, 11):
+            took += self.own_time(one, server)
+            if took > LATE:
+                self.server.fail("a server that answers when a message has come",
+                                 f"before its first {plural(number, 'answer')} it slept "
+                                 f"or computed for {took:.1f} s")
+
+    def own_time(self, peer: Peer, server: int) -> float:
+        """Sends a message; seconds for which the server sleeps or computes before it
+        answers. For how long the machine lets it wait does not count."""
+        end = time.monotonic() + SETTLE / 4
+        while not sleep_mark(server) and time.monotonic() < end:
+            time.sleep(0.001)       # it is still at work on what was before
+        before = self.server.cpu()
+        peer.send_hello()
+        slept, mark, since = 0.0, sleep_mark(server), time.monotonic()
+        end = since + Patience.seconds()
+        while not (peer.receive(0.01) and peer.is_answered()
+                   or peer.ended or since > end):
+            now = time.monotonic()
+            last, mark = mark, sleep_mark(server)
+            if mark and mark == last:
+                slept += now - since
+            since = time.monotonic()
+        peer.await_hello()
+        return slept + (0 if self.has_own_memory() else self.server.cpu() - before)
 
     # -- connecting, and the greeting
 
