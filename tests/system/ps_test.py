@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Where there is no /proc, tests ask ps(1). This one reads its options as FreeBSD's does.
 
+    python3 tests/system/ps_test.py [CLASS[.TEST]]
+
 There, all that follows the first `=` of an -o is a header: `-o pgid=,pid=` asks for one
 column, headed `,pid=`.
 """
