@@ -13,9 +13,9 @@
  */
 enum { DEPTH_ID = 4, DEPTH_FIELDS = 5 };
 
-static bool text_is(const struct resp_item *item, char c)
+static bool text_is(struct slice text, char c)
 {
-    return item->type == RESP_BULK && item->text.len == 1 && item->text.bytes[0] == c;
+    return text.len == 1 && text.bytes[0] == c;
 }
 
 static bool origin_take(struct entry *entry, struct slice text)
@@ -52,15 +52,15 @@ static bool field_take(struct entry *entry, const struct resp_item *item)
         return false;
     switch (entry->at) {
     case 0:
-        return text_is(item, 'o');
+        return text_is(item->text, 'o');
     case 1:
         return origin_take(entry, item->text);
     case 2:
-        return text_is(item, 'n');
+        return text_is(item->text, 'n');
     case 3:
         return n_take(entry, item->text);
     case 4:
-        return text_is(item, 'd');
+        return text_is(item->text, 'd');
     default:
         return messages_take(entry, item->text);
     }

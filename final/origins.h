@@ -38,7 +38,8 @@ void origins_clear(struct origins *origins);
 /* Returns the origin of this name, which has just been heard of, or NULL. */
 struct origin *origins_find(struct origins *origins, const char name[ORIGIN_LEN]);
 
-/* Adds one that is not there yet. It stays until it is the one silent longest. */
+/* Adds one that is not there yet, with no entry so far: last is 0. It stays until it is
+ * the one silent longest. */
 struct origin *origins_add(struct origins *origins, const char name[ORIGIN_LEN]);
 
 #endif

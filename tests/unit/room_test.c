@@ -104,8 +104,10 @@ static void check_origins(unsigned seed)
             CHECK((origin != NULL) == (heard[number] > 0 && newer < ORIGINS_MAX));
         }
         CHECK(origin == NULL || origin->last == last[number]);
-        if (origin == NULL)
+        if (origin == NULL) {
             origin = origins_add(origins, name);
+            CHECK(origin->last == 0);
+        }
         heard[number] = now;
         origin->last = last[number] = now;
     }
@@ -160,6 +162,37 @@ static void check_huge(void)
     free(trail.lens);
 }
 
+/* Entries that are just as large as all that is to be kept: they are. */
+static void check_just_enough(void)
+{
+    struct trail trail;
+
+    CHECK(trail_open(&trail) == 0);
+    trail_add(&trail, TRAIL_BYTES - 10);
+    trail_add(&trail, 10);
+    CHECK(trail_count(&trail) == TRAIL_MAX);
+    trail_add(&trail, 1);
+    CHECK(trail_count(&trail) == 2);
+    free(trail.lens);
+}
+
+/* Small entries fill the trail and go on; then large ones take their places. */
+static void check_growing(void)
+{
+    enum { LARGE = 1024 * 1024, COUNT = TRAIL_BYTES / LARGE };
+    struct trail trail;
+
+    CHECK(trail_open(&trail) == 0);
+    for (int i = 0; i < TRAIL_MAX + 1000; i++)
+        trail_add(&trail, 1);
+    for (int i = 1; i < COUNT; i++)
+        trail_add(&trail, LARGE);
+    CHECK(trail_count(&trail) == TRAIL_MAX);
+    trail_add(&trail, LARGE);
+    CHECK(trail_count(&trail) == COUNT);
+    free(trail.lens);
+}
+
 /* ---- entry ---- */
 
 #define ENTRY_HEAD "*1\r\n*2\r\n$1\r\nr\r\n*2\r\n"
@@ -204,6 +237,114 @@ static void check_entries(void)
     CHECK(count == 0);
 }
 
+#define BULK(string)                                                                     \
+    {                                                                                    \
+        .type = RESP_BULK, .depth = 5, .text = { string, sizeof(string) - 1 }            \
+    }
+
+/* An entry comes item by item. Returns whether it is of our form. */
+static bool is_ours(struct entry *entry, const char *id, size_t id_len,
+                    const struct resp_item *fields, int count)
+{
+    const struct resp_item name = {.type = RESP_BULK, .depth = 4, .text = {id, id_len}},
+                           array = {.type = RESP_ARRAY, .depth = 4, .number = count};
+
+    CHECK(!entry_take(entry, &name) && !entry_take(entry, &array));
+    for (int i = 0; i < count; i++)
+        CHECK(entry_take(entry, &fields[i]) == (i == count - 1));
+    return entry->ours;
+}
+
+/* One of our form; then each of its fields is replaced by something else. */
+static void check_form(void)
+{
+    static const struct resp_item right[] = {BULK("o"),  BULK(ORIGIN), BULK("n"),
+                                             BULK("90"), BULK("d"),    BULK("a\n")};
+    static const struct {
+        struct resp_item field;
+        int at;
+        bool ours;
+    } others[] = {
+        {BULK("0"), 3, true},
+        {BULK("123456789012345678"), 3, true}, /* 18 digits */
+        {BULK(""), 5, true},
+        {BULK("a\nb\n"), 5, true},
+        {BULK("p"), 0, false},
+        {BULK("oo"), 0, false},
+        {BULK(""), 0, false},
+        {{.type = RESP_STATUS, .depth = 5, .text = {"o", 1}}, 0, false},
+        {{.type = RESP_NIL, .depth = 5, .text = {"o", 0}}, 0, false},
+        {BULK(""), 1, false},
+        {BULK(ORIGIN "0"), 1, false},
+        {{.type = RESP_BULK, .depth = 5, .text = {ORIGIN, ORIGIN_LEN - 1}}, 1, false},
+        {BULK("o"), 2, false},
+        {BULK(""), 3, false},
+        {BULK("/1"), 3, false},
+        {BULK("1:"), 3, false},
+        {BULK("-1"), 3, false},
+        {BULK("1234567890123456789"), 3, false},
+        {{.type = RESP_INTEGER, .depth = 5, .number = 1, .text = {"1", 1}}, 3, false},
+        {BULK("n"), 4, false},
+        {BULK("a"), 5, false},
+        {BULK("a\nb"), 5, false},
+        {{.type = RESP_LONG, .depth = 5, .number = 300000, .text = {"\n", 1}}, 5, false},
+    };
+    struct resp_item fields[8];
+    struct entry entry = {.ours = false};
+
+    CHECK(is_ours(&entry, "1-1", 3, right, 6));
+    CHECK(entry.n == 90 && memcmp(entry.origin, ORIGIN, ORIGIN_LEN) == 0);
+    CHECK(entry.messages.len == 2 && memcmp(entry.messages.bytes, "a\n", 2) == 0);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        memcpy(fields, right, sizeof right);
+        fields[others[i].at] = others[i].field;
+        CHECK(is_ours(&entry, "1-1", 3, fields, 6) == others[i].ours);
+        if (i == 1)
+            CHECK(entry.n == 123456789012345678);
+    }
+    memcpy(fields, right, sizeof right);
+    fields[6] = fields[7] = right[5];
+    for (int count = 1; count <= 8; count++)
+        CHECK(is_ours(&entry, "1-1", 3, fields, count) == (count == 6));
+}
+
+/* A reply that ends in the middle of an entry, and the one that comes after it. */
+static void check_cut_off(void)
+{
+    const struct resp_item id = {.type = RESP_BULK, .depth = 4, .text = {"1-1", 3}},
+                           array = {.type = RESP_ARRAY, .depth = 4, .number = 6},
+                           field = BULK("o");
+    struct entry entry = {.ours = false};
+
+    CHECK(!entry_take(&entry, &id) && !entry_take(&entry, &array));
+    for (int i = 1; i < 6; i++)
+        CHECK(!entry_take(&entry, &field));
+    for (int depth = 0; depth < 4; depth++) {
+        const struct resp_item next = {.type = RESP_ARRAY, .depth = depth, .number = 2};
+        CHECK(!entry_take(&entry, &next));
+    }
+    CHECK(!entry_take(&entry, &id) && !entry_take(&entry, &array));
+}
+
+/* An ID that Redis would not give is none; what is too long to count is just long. */
+static void check_long_entries(void)
+{
+    static const struct resp_item huge[] = {
+        {.type = RESP_LONG, .depth = 5, .number = INT64_MAX - 2},
+        {.type = RESP_LONG, .depth = 5, .number = 5000000000},
+        BULK("x")};
+    static const char id[] = "18446744073709551615-184467440737095516150";
+    struct entry entry = {.ours = false};
+
+    CHECK(!is_ours(&entry, id, ENTRY_ID_MAX, huge, 1));
+    CHECK(entry.id_len == ENTRY_ID_MAX && memcmp(entry.id, id, ENTRY_ID_MAX) == 0);
+    CHECK(entry.len == UINT32_MAX);
+    CHECK(!is_ours(&entry, id, ENTRY_ID_MAX + 1, &huge[1], 2));
+    CHECK(entry.id_len == 0 && entry.len == UINT32_MAX);
+    CHECK(!is_ours(&entry, id, 3, &huge[2], 1));
+    CHECK(entry.id_len == 3 && entry.len == 1);
+}
+
 int main(void)
 {
     check_urls();
@@ -214,6 +355,11 @@ int main(void)
     check_trail(100, 3000);
     check_trail(1000, 256 * 1024);
     check_huge();
+    check_just_enough();
+    check_growing();
     check_entries();
+    check_form();
+    check_cut_off();
+    check_long_entries();
     return checks_end();
 }
