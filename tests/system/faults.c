@@ -11,12 +11,15 @@
  *                  reports one event. accept with ECONNABORTED drops a connection; the
  *                  other errors change nothing. Where recv or send would have to wait
  *                  instead of saying EAGAIN, the program ends with a line on stderr.
+ *                  A recv with MSG_PEEK has a name of its own: peek.
  *   FAULTS_SEED    the seed of the random numbers
  *   FAULTS_FAIL    N: the Nth of the calls fails, with the error given below
  *   FAULTS_SPARE   an IPv4 address whose connections are spared
  *   FAULTS_COUNTS  a file of two uint64_t: calls that could have failed, and faults
  *   FAULTS_UNNAMED "pipes": pipes cannot be opened by their names, as on macOS and the
  *                  BSDs; "all": terminals have no names, either
+ *   FAULTS_LIMIT   the system says that descriptors are unlimited, and grants no more than
+ *                  so many, as macOS
  *
  * The log's write fails by rule only. Used by faults_test.py, which also builds it.
  */
@@ -215,7 +218,7 @@ static void expect_nonblocking(const char *call, int fd, int flags, int fault)
 ssize_t __real_recv(int fd, void *bytes, size_t len, int flags);
 ssize_t __wrap_recv(int fd, void *bytes, size_t len, int flags)
 {
-    int fault = fault_of("recv", fd, ECONNRESET);
+    int fault = fault_of(flags & MSG_PEEK ? "peek" : "recv", fd, ECONNRESET);
     expect_nonblocking("recv", fd, flags, fault);
     if (fault > 0)
         return -1;
@@ -413,13 +416,24 @@ int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo
 int __real_getrlimit(__rlimit_resource_t resource, struct rlimit *limit);
 int __wrap_getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 {
-    return FAIL_OR(getrlimit, (resource, limit), NO_FD, EINVAL);
+    int result = FAIL_OR(getrlimit, (resource, limit), NO_FD, EINVAL);
+
+    if (getenv("FAULTS_LIMIT") != NULL)
+        limit->rlim_max = RLIM_INFINITY;
+    return result;
 }
 
 int __real_setrlimit(__rlimit_resource_t resource, const struct rlimit *limit);
 int __wrap_setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
 {
-    return FAIL_OR(setrlimit, (resource, limit), NO_FD, EPERM);
+    const char *granted = getenv("FAULTS_LIMIT");
+
+    if (granted == NULL)
+        return FAIL_OR(setrlimit, (resource, limit), NO_FD, EPERM);
+    if (limit->rlim_cur <= strtoull(granted, NULL, 10))
+        return 0;
+    errno = EINVAL;
+    return -1;
 }
 
 int __real_sigaction(int number, const struct sigaction *action, struct sigaction *old);

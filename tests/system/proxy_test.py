@@ -6,6 +6,8 @@
 CHATSRV_TEST_SERVER in the environment is the command, as in the other tests of chatsrv.
 The clients are plain sockets, since they play the proxy.
 """
+import errno
+import os
 import socket
 import struct
 import unittest
@@ -207,7 +209,8 @@ class Before(Proxied):
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                struct.pack("ii", 1, 0))
         client.sock.close()
-        self.server.expect_log(f"refused connection: {client.name} (".encode())
+        self.server.expect_log(f"refused connection: {client.name} "
+                               f"({os.strerror(errno.ECONNRESET)})".encode())
         self.member("192.0.2.1")
 
     def test_stop(self):
@@ -215,7 +218,7 @@ class Before(Proxied):
         client = self.client(b"PROXY ")
         self.member("192.0.2.1")
         self.server.process.terminate()
-        self.assertEqual(client.rest(), b"")
+        self.expect_refused(client, "server stopping")
         self.assertTrue(self.server.has_ended(within=DEADLINE))
         self.assertEqual(self.server.process.returncode, 0)
 
