@@ -124,7 +124,7 @@ def loop_jobs(variant: str) -> Iterator[Job]:
                                    " python3 tests/test.py" % variant, tests="TestRules")
     yield Job(f"steps {variant}",
               "STEPS={%s/steps} python3 tests/system/steps_test.py" % variant,
-              tests="Stages Sources Senders Resources")
+              tests="Stages Sources Usage Senders Resources")
     yield Job(f"examples {variant}",
               "EXAMPLES={%s/examples} python3 tests/system/examples_test.py" % variant)
     yield Job(f"proxy header {variant}",

@@ -325,7 +325,7 @@ def tests_for(source: str, function: str, thorough: bool) -> List[Job]:
         model, = pick("model step 6 asan")
         return [*pick("step 6 native", tests="-f Test6 TestRules"),
                 model._replace(command=model.command.replace("asan/", "native/")),
-                *pick("steps native", tests="-f Senders Resources")]
+                *pick("steps native", tests="-f Usage Senders Resources")]
     units = pick(*(f"{test[:-len('_test')]} native"
                    for test, sources in runner.PROGRAMS.items()
                    if f"../{source}" in sources.split()))
