@@ -379,11 +379,19 @@ static void on_missed(const char *reason)
               count == 1 ? "" : "s", reason);
 }
 
-/* A leaving client has its share once its last word has come back. */
+/*
+ * Lets the room do what is due; not yet if messages are on their way in it and everybody
+ * has to be sent something first: what comes meanwhile is to be in the same entry.
+ * A leaving client has its share once its last word has come back.
+ */
 static void room_check(void)
 {
     struct client *client;
 
+    server.room_waits = !server.room_waits && feed_end(&server.feed) != server.flushed &&
+                        room_said(server.room) != room_heard(server.room);
+    if (server.room_waits)
+        return;
     room_turn(server.room);
     while ((client = heard(timeouts_first(&server.leaving))) != NULL &&
            client->last_word <= room_heard(server.room)) {
@@ -521,6 +529,8 @@ static int sleep_ms(void)
 {
     int64_t next = listeners_next(&server.listeners);
 
+    if (server.room_waits)
+        return 0;
     next = sooner(next, arrivals_next(&server.arrivals));
     next = sooner(next, room_next(server.room));
     next = sooner(next, timeouts_next(&server.speakers));

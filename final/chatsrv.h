@@ -31,6 +31,7 @@ struct server {
     struct arrivals arrivals; /* with -p: those whose PROXY header has not come yet */
     struct feed feed;         /* what all clients are sent */
     struct room *room;        /* through which it comes, or NULL */
+    bool room_waits;          /* its turn comes in the next round */
     uint64_t flushed;         /* where the feed ended when it was last sent to all */
 
     /* Each client is in one of these, by what it is sent: */
