@@ -22,9 +22,11 @@ affects neighbouring runs alike; if the ratio of the table's medians differs fro
 more than 5 %, that ratio is shown too.
 
 The cost of a delivery is the server's own CPU time; wall time would be noise. For that
-measurement server and tester share one processor: each does all the work that waits and
-then lets the other go on, neither pays for waking a sleeping processor, and whatever else
-the machine does can run on another. For rates and latencies each has its own.
+measurement server and tester share one processor, and take turns there: each does all the
+work that waits and then lets the other go on (root's real-time scheduling sees to that; as
+a user, they only do not interrupt each other when they wake), neither pays for waking a
+sleeping processor, and whatever else the machine does can run on another. For rates and
+latencies each has its own.
 
 All results go to build/bench.json. Exit code 1 if final or the floor failed in a run.
 """
@@ -340,21 +342,36 @@ def descriptors_raise() -> int:
     return wanted
 
 
-def on_processor(which: int) -> Optional[Callable[[], None]]:
-    """Returns what pins a process to its first (0) or last (-1) processor."""
+def on_processor(which: int, shared: bool = False) -> Optional[Callable[[], None]]:
+    """Returns what pins a process to its first (0) or last (-1) processor; there, it takes
+    turns with another one if they share it."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     processor = sorted(os.sched_getaffinity(0))[which]
-    return lambda: os.sched_setaffinity(0, {processor})
+
+    def pin() -> None:
+        os.sched_setaffinity(0, {processor})
+        if shared:
+            take_turns()
+    return pin
+
+
+def take_turns() -> None:
+    """From now on, no other process that has called this stops the calling one before it
+    waits for something (as a user: not at once when it wakes)."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class Running:
     """A server while it runs: `with Running(server, load) as running`."""
 
     def __init__(self, server: Contender, load: Load, broker: int = 0,
-                 processor: int = 0) -> None:
-        self.server, self.load = server, load
-        self.broker, self.processor = broker, processor
+                 processor: int = 0, shared: bool = False) -> None:
+        self.server, self.load, self.broker = server, load, broker
+        self.place = on_processor(processor, shared)
 
     def __enter__(self) -> "Running":
         for _ in range(ATTEMPTS):
@@ -363,7 +380,7 @@ class Running:
                 shlex.split(self.server.command.format(
                     port=self.port, options=self.load.final, broker=self.broker)),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, preexec_fn=on_processor(self.processor))
+                stderr=subprocess.DEVNULL, preexec_fn=self.place)
             if self.answers():
                 return self
             self.__exit__()
@@ -406,14 +423,15 @@ def start(stack: contextlib.ExitStack, server: Contender, case: Case) -> Running
         its = next(each for each in SERVERS if each.name == server.broker)
         processor = -1 if case.share else 0
         broker = stack.enter_context(Running(its, case.load, processor=processor)).port
-    return stack.enter_context(Running(server, case.load, broker))
+    return stack.enter_context(Running(server, case.load, broker, shared=case.share))
 
 
-def chatload(arguments: List[str], processor: int) -> Dict[str, object]:
+def chatload(arguments: List[str], processor: int, shared: bool = False
+             ) -> Dict[str, object]:
     """Runs the tester. Returns its figures, or its complaint as `failed`."""
     run = subprocess.run([str(BUILD / "chatload"), *arguments], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, universal_newlines=True,
-                         timeout=PATIENCE, preexec_fn=on_processor(processor))
+                         timeout=PATIENCE, preexec_fn=on_processor(processor, shared))
     if run.returncode != 0:
         return {"failed": run.stderr.strip()}
     pairs = (pair.split("=", 1) for pair in run.stdout.split()[1:])
@@ -434,7 +452,7 @@ def measure(server: Optional[Contender], case: Case) -> Dict[str, object]:
                 arguments += ["-x", prefix]
             if platform.system() == "Linux":
                 arguments += ["-p", str(running.process.pid)]
-            return chatload([*arguments, str(running.port)], processor)
+            return chatload([*arguments, str(running.port)], processor, case.share)
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         return {"failed": str(error)}
 
