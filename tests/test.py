@@ -260,10 +260,11 @@ def sleep_mark(pid: int) -> str:
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             status = pathlib.Path(f"/proc/{pid}/task/{task}/status").read_text()
-            marks += re.findall(r"State:\t(\w)|^(?:non)?voluntary_ctxt_switches:\t(\d+)",
-                                status, re.M)
-            if ("S", "") not in marks[-3:]:
+            found = re.findall(r"State:\t(\w)|^(?:non)?voluntary_ctxt_switches:\t(\d+)",
+                               status, re.M)
+            if ("S", "") not in found or len(found) != 3:
                 return ""
+            marks += found
     return str(marks)
 
 
