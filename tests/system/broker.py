@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import socket
-import struct
 import threading
 import time
 from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
@@ -121,8 +120,7 @@ class Link:
     def close(self, reset: bool = False) -> None:
         with contextlib.suppress(OSError):
             if reset:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                     struct.pack("ii", 1, 0))
+                support.reset_on_close(self.sock)
                 os.close(self.sock.detach())    # close() would wait for the file on it
             else:
                 self.sock.shutdown(socket.SHUT_RDWR)

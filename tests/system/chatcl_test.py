@@ -31,6 +31,7 @@ import time
 import unittest
 
 from screen import Screen
+from support import reset_on_close
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATCL = shlex.split(os.environ.get("CHATCL", os.path.join(ROOT, "build", "chatcl")))
@@ -98,8 +99,7 @@ class ServerEnd:
 
     def reset(self) -> None:
         """Goes away like a killed server that has not read everything."""
-        at_once = struct.pack("ii", 1, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        reset_on_close(self.socket)
         self.socket.close()
 
 

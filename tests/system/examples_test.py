@@ -21,7 +21,7 @@ import tempfile
 import time
 import unittest
 
-from support import unacknowledged, wait_until
+from support import has_ipv6, reset_on_close, unacknowledged, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCES = os.path.join(ROOT, "notes", "examples")
@@ -48,16 +48,6 @@ def process_table():
                                  stdout=subprocess.PIPE, text=True, check=True).stdout
         for pid, parent, state in map(str.split, listing.splitlines()):
             yield int(pid), int(parent), state[0]
-
-
-def has_ipv6():
-    """Whether this machine has ::1."""
-    try:
-        with socket.socket(socket.AF_INET6) as s:
-            s.bind(("::1", 0))
-        return True
-    except OSError:
-        return False
 
 
 def source(name):
@@ -172,8 +162,7 @@ class Client:
 
     def reset(self):
         """Ends the connection with RST in place of FIN."""
-        no_linger = struct.pack("ii", 1, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        reset_on_close(self.socket)
         self.socket.close()
 
 

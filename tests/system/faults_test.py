@@ -19,7 +19,6 @@ import select
 import shlex
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -178,8 +177,7 @@ class Client:
 
     def leave(self, reset: bool = False) -> None:
         if reset:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                 struct.pack("ii", 1, 0))
+            support.reset_on_close(self.sock)
         self.sock.close()
 
     def lines(self) -> List[bytes]:

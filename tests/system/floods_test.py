@@ -19,7 +19,6 @@ import resource
 import selectors
 import signal
 import socket
-import struct
 import tempfile
 import threading
 import time
@@ -187,8 +186,7 @@ class Floods(FloodCase):
     @staticmethod
     def vanish(peer: Peer, chance: random.Random) -> None:
         if chance.random() < 0.5:
-            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                 struct.pack("ii", 1, 0))
+            support.reset_on_close(peer.sock)
         peer.sock.close()
 
     def test_endless_line(self):

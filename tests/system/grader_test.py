@@ -20,7 +20,7 @@ import tempfile
 import time
 import unittest
 import xml.etree.ElementTree
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own

@@ -29,7 +29,6 @@ import selectors
 import shlex
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -37,7 +36,7 @@ from typing import Deque, Dict, List, Optional, Set, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
-from support import receive, unacknowledged
+from support import receive, reset_on_close, unacknowledged
 from test import DEADLINE, LINUX, MESSAGE_MAX, TERMINATED, Peer, Server, Verdict, shown
 
 CLIENTS_MAX = 12
@@ -240,8 +239,7 @@ class Play:
             client.sock.shutdown(socket.SHUT_WR)
         else:
             if what == "reset":
-                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                       struct.pack("ii", 1, 0))
+                reset_on_close(client.sock)
             elif LINUX:
                 self.await_acknowledged(client)
             client.sock.close()

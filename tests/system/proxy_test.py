@@ -206,8 +206,7 @@ class Before(Proxied):
 
     def test_reset(self):
         client = self.client(b"PROXY ")
-        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                               struct.pack("ii", 1, 0))
+        support.reset_on_close(client.sock)
         client.sock.close()
         self.server.expect_log(f"refused connection: {client.name} "
                                f"({os.strerror(errno.ECONNRESET)})".encode())

@@ -9,10 +9,11 @@ import contextlib
 import os
 import random
 import socket
-import struct
 import threading
 import time
 from typing import List
+
+from support import reset_on_close
 
 PIECE = 1 << 16
 
@@ -35,8 +36,7 @@ class Link:
     def end(self, reset: bool = False) -> None:
         if reset:
             with contextlib.suppress(OSError):
-                self.near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                     struct.pack("ii", 1, 0))
+                reset_on_close(self.near)
                 os.close(self.near.detach())
         for sock in (self.near, self.far):
             with contextlib.suppress(OSError):
@@ -53,8 +53,7 @@ class Link:
                 if self.late_by:
                     delay, self.late_by = self.late_by, 0.0
                     with contextlib.suppress(OSError):
-                        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                             struct.pack("ii", 1, 0))
+                        reset_on_close(self.near)
                         os.close(self.near.detach())
                     time.sleep(delay)
                     self.far.sendall(data)

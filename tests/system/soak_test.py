@@ -38,7 +38,6 @@ import resource
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from typing import Counter, Deque, Dict, List, Optional
@@ -46,7 +45,7 @@ from typing import Counter, Deque, Dict, List, Optional
 import support
 import test                             # tests/test.py, not Python's own
 from model_test import Splitter
-from support import receive, unacknowledged
+from support import receive, reset_on_close, unacknowledged
 from test import DEADLINE, Server, Verdict, shown
 
 CLIENTS = 300
@@ -161,8 +160,7 @@ class Client:
         if time.monotonic() > self.end_at + PATIENCE:
             return True             # it has been cut off, perhaps, and has not noticed
         if self.end_by == "reset":
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                 struct.pack("ii", 1, 0))
+            reset_on_close(self.sock)
         elif self.to_send or not self.is_connected():
             return False
         elif self.end_by == "half-close":

@@ -3,6 +3,7 @@ import array
 import fcntl
 import pathlib
 import socket
+import struct
 import sys
 import termios
 import time
@@ -31,6 +32,16 @@ def free_ports(count: int) -> List[int]:
     return ports
 
 
+def has_ipv6() -> bool:
+    """Whether this machine has ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
 def connect(port: int, seconds: float = 20) -> socket.socket:
     """Connects to 127.0.0.1 as soon as somebody listens there."""
     end = time.monotonic() + seconds
@@ -43,6 +54,11 @@ def connect(port: int, seconds: float = 20) -> socket.socket:
             if time.monotonic() > end:
                 raise
             time.sleep(0.02)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """The close() of the socket will be a reset: RST in place of FIN."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def receive(sock: socket.socket, most: int = 1 << 18) -> Optional[bytes]:
