@@ -18,8 +18,8 @@
  *   FAULTS_COUNTS  a file of two uint64_t: calls that could have failed, and faults
  *   FAULTS_UNNAMED "pipes": pipes cannot be opened by their names, as on macOS and the
  *                  BSDs; "all": terminals have no names, either
- *   FAULTS_LIMIT   the system says that descriptors are unlimited, and grants no more than
- *                  so many, as macOS
+ *   FAULTS_LIMIT   N: the system says that descriptors are unlimited, and grants at most
+ *                  N, as macOS does
  *
  * The log's write fails by rule only. Used by faults_test.py, which also builds it.
  */

@@ -98,8 +98,8 @@ class Usage(unittest.TestCase):
 
     def test_wrong(self):
         for number in range(1, 7):
-            for words in ([""], ["x"], ["1x"], ["-1"], ["65536"], ["99999999999999999999"],
-                          ["0", "0"]):
+            for words in ([""], ["x"], ["1x"], ["-1"], ["65536"],
+                          ["99999999999999999999"], ["0", "0"]):
                 with self.subTest(step=number, words=words):
                     ended = subprocess.run([program(number), *words], timeout=DEADLINE,
                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
