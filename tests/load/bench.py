@@ -22,11 +22,11 @@ affects neighbouring runs alike; if the ratio of the table's medians differs fro
 more than 5 %, that ratio is shown too.
 
 The cost of a delivery is the server's own CPU time; wall time would be noise. For that
-measurement server and tester share one processor, and take turns there: each does all the
-work that waits and then lets the other go on (root's real-time scheduling sees to that; as
-a user, they only do not interrupt each other when they wake), neither pays for waking a
-sleeping processor, and whatever else the machine does can run on another. For rates and
-latencies each has its own.
+measurement server and tester share one processor, and take turns there: each does all
+the work that waits and then lets the other go on (root's real-time scheduling sees to
+that; as a user, they only do not interrupt each other when they wake), neither pays for
+waking a sleeping processor, and whatever else the machine does can run on another. For
+rates and latencies each has its own.
 
 All results go to build/bench.json. Exit code 1 if final or the floor failed in a run.
 """
@@ -343,8 +343,8 @@ def descriptors_raise() -> int:
 
 
 def on_processor(which: int, shared: bool = False) -> Optional[Callable[[], None]]:
-    """Returns what pins a process to its first (0) or last (-1) processor; there, it takes
-    turns with another one if they share it."""
+    """Returns what pins a process to its first (0) or last (-1) processor; there, it
+    takes turns with another one if they share it."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     processor = sorted(os.sched_getaffinity(0))[which]
