@@ -175,7 +175,7 @@ def check_jobs() -> Iterator[Job]:
     yield Job("faults", "python3 tests/system/faults_test.py", limit=600)
     yield from right_jobs()
     yield Job("grader", "STEPS={native/steps} python3 tests/system/grader_test.py",
-              tests="Files Starts Recipes")
+              tests="Files Starts Causes Recipes")
     yield Job("grader schema", "STEPS={native/steps} CHATSRV_TEST_DEADLINE=1"
                                " python3 tests/system/grader_test.py",
               tests="Schema", needs="xmllint")

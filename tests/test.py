@@ -81,6 +81,7 @@ LATE = 0.6          # s of its own for ten answers: a server that takes more is 
 IDLE_SHARE = 0.2    # of a processor's time: a server that uses more is not idle
 MESSAGE_MAX = 1024  # bytes, newline excluded
 LOG_MAX = 64 << 20  # bytes of a server's output that are kept
+HELD_MAX = 64 << 20 # bytes that a client keeps of what it was sent and did not ask for
 LINUX = os.path.isdir("/proc/self/fd")
 
 ACCEPTED = b"accepted connection"
@@ -316,6 +317,12 @@ def identity(pid: int) -> Tuple[str, bytes]:
         return "", b""
 
 
+# How languages and sanitizers begin the line that names what went wrong.
+COMPLAINT = re.compile(r"(ERROR|WARNING): \w+Sanitizer: [\w-]+|runtime error: .*"
+                       r"|what\(\): .*|^panic: .*|^fatal error: .*"
+                       r"|^[\w.]*(Error|Exception)\b.*")
+
+
 class Server:
     """A server's process, from its start to its end, and the clients connected to it.
 
@@ -472,7 +479,8 @@ class Server:
         look, clients = look or self.look, 0
         if self.has_ended(within=0.3) and not self.end_is_due:
             came, look = f"the server {self.epitaph()}", self._why_it_died()
-            cause = f"the server {self.epitaph()}"
+            said = self._complaint()
+            cause = came + f" ({said})" * bool(said)
             clients = self.log.count(ACCEPTED) if self.log else 0
         elif self.log and self.log.flooded:
             came += (f"\nThe log is endless: more than {LOG_MAX >> 20} MB, or a million "
@@ -495,6 +503,16 @@ class Server:
         self.stderr.reader.join(0.3 if self.process.returncode is not None else 0)
         return "\n".join(line.decode(errors="backslashreplace")[:200]
                          for line in self.stderr.tail(4))
+
+    def _complaint(self) -> str:
+        """The line of stderr that tells best why it died; without what may change."""
+        self.stderr.reader.join(0.3)
+        lines = [line.decode(errors="backslashreplace").strip()
+                 for line in self.stderr.tail(20) if line.strip()]
+        telling = [found for found in map(COMPLAINT.search, lines) if found]
+        said = telling[-1][0] if telling else lines[-1] if lines else ""
+        said = re.sub(r"0x[0-9a-f]+|(?<!Errno )(?<![-.\w])\d+", "...", said)
+        return textwrap.shorten(said, 80, placeholder=" ...")
 
     def _why_it_died(self) -> str:
         words = b"\n".join(self.stderr.tail(20))
@@ -915,6 +933,8 @@ class Peer:
         self.inbox: Deque[bytes] = collections.deque()
         self.rest = b""         # what came behind the last newline
         self.received = 0       # bytes
+        self.held = 0           # bytes, of inbox and rest
+        self.flooded = False    # there were more than it keeps; it reads no further
         self.ended = False      # the server has closed the connection
         self.hellos = 0
         self.heard: Dict[int, int] = {}
@@ -968,7 +988,7 @@ class Peer:
 
     def receive(self, seconds: float) -> bool:
         """Waits for bytes and sorts them in; False if none came or it is over."""
-        if self.ended or seconds <= 0:
+        if self.is_over() or seconds <= 0:
             return False
         self.sock.settimeout(seconds)
         try:
@@ -982,6 +1002,8 @@ class Peer:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self.ended = not data
         self.received += len(data)
+        self.held = len(data) + (self.held if self.inbox else len(self.rest))
+        self.flooded = self.held > HELD_MAX
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             hello = HELLO.search(line)
@@ -993,6 +1015,10 @@ class Peer:
                 self.inbox.append(line)
         return bool(data)
 
+    def is_over(self) -> bool:
+        """Whether nothing more will be received."""
+        return self.ended or self.flooded
+
     def _await(self, expected: str, arrived: Callable[[], object]) -> None:
         """Receives until arrived() is true; whatever comes starts the deadline anew."""
         end = time.monotonic() + 4 * DEADLINE
@@ -1002,6 +1028,11 @@ class Peer:
             rest = f", but an unfinished line: {shown(self.rest)}" if self.rest else ""
             if self.ended:
                 self.server.fail(expected, "the server closed the connection" + rest)
+            if self.flooded:
+                self.server.fail(
+                    expected, f"{HELD_MAX >> 20} MB of something else, and still more",
+                    "a client gets the greeting and what the clients say, and no other "
+                    "bytes", cause="the server sends without end")
             Patience.wasted += Patience.seconds()
             self._blame_one_at_a_time(expected)
             self.server.fail(expected, f"nothing within {Patience.seconds():g} s{rest}")
@@ -1025,7 +1056,7 @@ class Peer:
     def await_any(self, arrived: Callable[[], object]) -> bool:
         """Receives until arrived() is true; False when that does not come."""
         end = time.monotonic() + Patience.seconds()
-        while not arrived() and time.monotonic() < end and not self.ended:
+        while not arrived() and time.monotonic() < end and not self.is_over():
             self.receive(end - time.monotonic())
         return bool(arrived())
 
@@ -1184,7 +1215,7 @@ class Abilities(NamedTuple):
                 with contextlib.suppress(OSError):
                     one.sock.sendall(data)
             end = time.monotonic() + Patience.seconds()
-            while time.monotonic() < end and not (one.ended or server.has_ended()):
+            while time.monotonic() < end and not (one.is_over() or server.has_ended()):
                 if text in one.unread() and text in two.unread():
                     break
                 for peer in (one, two):
@@ -1244,6 +1275,9 @@ class ServerCase(unittest.TestCase):
 
     def stop(self) -> None:
         self.server.stop()
+        for peer in self.server.peers:      # unittest keeps this case if it has failed
+            peer.inbox.clear()
+            peer.rest = b""
         if self.server.judged:
             ServerCase.failed.add(self.name())
         else:
@@ -1561,7 +1595,7 @@ class TestRules(ServerCase):
         slept, mark, since = 0.0, sleep_mark(server), time.monotonic()
         end = since + Patience.seconds()
         while not (peer.receive(0.01) and peer.is_answered()
-                   or peer.ended or since > end):
+                   or peer.is_over() or since > end):
             now = time.monotonic()
             last, mark = mark, sleep_mark(server)
             if mark and mark == last:

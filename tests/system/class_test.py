@@ -118,7 +118,7 @@ RUNS = {
                       "    while True:\n"
                       "        print('accepted connection', flush=True)\n"
                       "threading.Thread(target=talk, daemon=True).start()\n" + LOOP),
-    "garbage": python("^Test2|^The server ended", ACCEPTS
+    "garbage": python("^The server (sends without end|ended)", ACCEPTS
                       + "def pour(sock):\n"
                         "    try:\n"
                         "        while True:\n"

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -33,6 +34,36 @@ listener = socket.create_server(("", int(sys.argv[1])))
 print("accepted connection", flush=True)
 sys.stderr.write("a bell \\x07 and an escape \\x1b[2J\\n")
 sys.exit(3)
+"""
+
+FLOODER = """
+import socket, sys
+listener = socket.create_server(("", int(sys.argv[1])))
+client = listener.accept()[0]
+while True:
+    client.sendall(b"x" * 31 + b"\\n")
+"""
+
+NAIVE = """
+import select, socket, sys
+listener = socket.create_server(("", int(sys.argv[1])))
+socks, tails = [listener], {}
+while True:
+    for sock in select.select(socks, [], [])[0]:
+        if sock is listener:
+            socks.append(listener.accept()[0])
+            tails[socks[-1]] = ""
+            print("accepted connection", flush=True)
+            socks[-1].send(b"Welcome\\n")
+            continue
+        data = sock.recv(4096)
+        if not data:
+            socks.remove(sock)
+            continue
+        *lines, tails[sock] = (tails[sock] + data.decode()).split("\\n")
+        for line in lines:
+            for other in socks[1:]:
+                other.send(line.encode() + b"\\n")
 """
 
 
@@ -206,6 +237,30 @@ class Starts(GraderCase):
         said = self.expect(daemon + " {port}", 1, "it went into the background")
         pid = re.search(r"process (\d+) goes on", re.sub(r"\s+", " ", said))[1]
         self.assertFalse(os.path.exists(f"/proc/{pid}"), said)
+
+
+class Causes(GraderCase):
+    """What is said on top."""
+
+    def test_last_words(self):
+        """two causes of one kind of end are two"""
+        naive = self.program("naive.py", NAIVE)
+        status, said = grade("TestRules.test_any_bytes", "TestRules.test_leave_with_line",
+                             server=f"{sys.executable} {naive} {{port}}")
+        self.assertEqual(status, 1, said)
+        said = re.sub(r"\s+", " ", said)
+        for last in "UnicodeDecodeError", "(BrokenPipe|ConnectionReset)Error":
+            self.assertRegex(said, rf"The server ended, exit status 1 \({last}: .{{,80}}\)"
+                                   ": in 1 of 2 checks")
+
+    def test_flood(self):
+        """that a server sends without end; which does not fill the memory"""
+        flooder = self.program("flooder.py", FLOODER)
+        status, said = grade("Test5", server=f"{sys.executable} {flooder} {{port}}")
+        self.assertEqual(status, 1, said)
+        self.assertIn("The server sends without end", said)
+        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        self.assertLess(most, 400 << 10 if test.LINUX else 400 << 20)
 
 
 class Recipes(GraderCase):
