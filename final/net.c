@@ -103,6 +103,8 @@ static int listener_open(const struct sockaddr_storage *address, socklen_t len,
     option_set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
     /* Small messages are not to wait for more. */
     option_set(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY");
+    /* A message is any bytes, also those that were sent as urgent (MSG_OOB). */
+    option_set(fd, SOL_SOCKET, SO_OOBINLINE, 1, "SO_OOBINLINE");
     /* IPv4 has a listener of its own. */
     if (address->ss_family == AF_INET6)
         option_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPV6_V6ONLY");

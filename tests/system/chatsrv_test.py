@@ -142,6 +142,28 @@ class Messages(ChatsrvCase):
                 talker.inbox.clear()
 
 
+    @rule(OWN, "SO_OOBINLINE on the listening socket: those that it accepts inherit it")
+    def test_urgent(self):
+        """urgent bytes stay in their place"""
+        self.expect_urgent()
+
+    @rule(OWN, "MSG_PEEK, too, stops before an urgent byte", options="-r 100")
+    def test_urgent_with_rate(self):
+        """with -r as well"""
+        self.expect_urgent()
+
+    def expect_urgent(self) -> None:
+        one, two = self.join(2)
+        for parts in ([b"!a", b"b\n"], [b"a", b"!b", b"!\n"], [b"a\nb", b"!c", b"d\n"],
+                      [b"!a", b"!b", b"!c", b"d\ne", b"!\n"]):
+            for part in parts:
+                one.sock.send(part.lstrip(b"!"),
+                              socket.MSG_OOB if part.startswith(b"!") else 0)
+            for text in b"".join(part.lstrip(b"!") for part in parts).split(b"\n")[:-1]:
+                for reader in (one, two):
+                    reader.expect(one, text)
+
+
 class Limits(ChatsrvCase):
     """Who is sent away, when, and what the log says about it."""
 
