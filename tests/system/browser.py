@@ -15,6 +15,8 @@ import threading
 import time
 from typing import Any, Dict, Iterator, List
 
+from support import free_ports
+
 QUIET = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
          "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
@@ -39,15 +41,17 @@ class Browser:
             raise
 
     def driver_port(self) -> int:
-        """Starts chromedriver. Another program may have taken the port that it picks."""
+        """Starts chromedriver. (Told to pick a port, it says which only if there is IPv6.)
+        Another program may take the port before it does."""
         for _ in range(10):
+            port, = free_ports(1)
             self.driver = subprocess.Popen(
-                ["chromedriver", "--port=0"], stdout=subprocess.PIPE,
+                ["chromedriver", f"--port={port}"], stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, start_new_session=True,
                 universal_newlines=True)
             for line in self.driver.stdout:
                 if "successfully on port" in line:
-                    return int(line.split("port")[1].strip(" .\n"))
+                    return port
             self.driver.stdout.close()
             self.driver.wait()
         raise OSError("chromedriver does not start")
