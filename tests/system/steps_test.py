@@ -136,7 +136,9 @@ class Senders(unittest.TestCase):
                     wait_until_acknowledged(peer.sock)
                     peer.reset()
                 server.expect_log(TERMINATED)
-                self.assertEqual(server.log.count(b": said "), 4000)
+                said = [line.partition(b": said ")[2] for line in server.log.lines
+                        if b": said " in line]
+                self.assertEqual(said, [b"%d." % line for line in range(4000)])
                 server.process.terminate()
                 server.stderr.reader.join(DEADLINE)     # now all of it is here
                 warnings = server.stderr.count(b": send: ")
