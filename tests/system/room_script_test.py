@@ -334,16 +334,20 @@ class Chat(RoomCase):
 
     def test_full(self):
         """3 MB wait for a broker that is away: 1 MB in the server, the rest in sockets"""
-        server = self.serve("-t 1")
-        peer = self.join(server)
         witness = self.join(self.serve())
+        server = self.serve("-t 1")
         self.broker.always[b"XADD"] = broker.refuse("LOADING just a moment")
         data = b"".join(b"%07d%s\n" % (number, b"x" * 1000) for number in range(20000))
         before = server.memory("VmRSS") if test.LINUX else 0
+        server.process.send_signal(signal.SIGSTOP)      # nobody is idle meanwhile
+        peer = server.connect()
         sent = self.pour(peer, data)
+        server.process.send_signal(signal.SIGCONT)
+        sent += self.pour(peer, data[sent:])
+        self.assertGreater(sent, 2 << 20)
+        server.expect_idle("while it is full", seconds=1.5)     # longer than -t
         if test.LINUX and not server.is_sanitized():    # most of it is in the sockets
             self.assertLess(server.memory("VmRSS") - before, 8 << 20)
-        server.expect_idle("while it is full", seconds=1.5)     # longer than -t
         del self.broker.always[b"XADD"]
         for number in range(sent // 1008):
             self.assertEqual(witness.line(), b"%07d%s" % (number, b"x" * 1000))
