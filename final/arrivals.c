@@ -5,6 +5,7 @@
 #include "evloop.h"
 #include "log.h"
 #include "proxy.h"
+#include "watched.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,21 +25,17 @@ struct arrival {
     struct proxy proxy;
 };
 
-/* Ends the wait for a header. The connection stays open. */
-static void arrival_free(struct arrival *arrival)
-{
-    evloop_del(arrival->all->loop, arrival->fd, EVLOOP_READ);
-    timeout_end(&arrival->timeout);
-    free(arrival);
-}
-
+/* Its memory stays until the batch of events is over, in which it may be named. */
 static void arrival_close(struct arrival *arrival, const char *reason)
 {
-    int fd = arrival->fd;
+    struct arrivals *all = arrival->all;
 
     log_event("refused connection: %s (%s)", arrival->endpoint.text, reason);
-    arrival_free(arrival);
-    close(fd);
+    evloop_del(all->loop, arrival->fd, EVLOOP_READ);
+    close(arrival->fd);
+    arrival->fd = -1;
+    timeout_end(&arrival->timeout);
+    timeout_begin(&all->closed, &arrival->timeout, *all->now);
 }
 
 /* The header is complete: hands the connection over. */
@@ -49,7 +46,9 @@ static void on_header(struct arrival *arrival)
     on_newcomer *next = arrival->all->on_newcomer;
     int fd = arrival->fd;
 
-    arrival_free(arrival);
+    evloop_del(arrival->all->loop, fd, EVLOOP_READ);
+    timeout_end(&arrival->timeout);
+    free(arrival);
     next(fd, &from);
 }
 
@@ -58,9 +57,12 @@ static void on_readable(void *owner, int ready)
 {
     struct arrival *arrival = owner;
     char bytes[HEADER_READ];
-    ssize_t n = recv(arrival->fd, bytes, sizeof bytes, MSG_PEEK);
+    ssize_t n;
 
     (void)ready;
+    if (arrival->fd < 0)
+        return;
+    n = recv(arrival->fd, bytes, sizeof bytes, MSG_PEEK);
     if (n > 0)
         n = recv(arrival->fd, bytes, proxy_take(&arrival->proxy, bytes, (size_t)n), 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -76,6 +78,7 @@ static void on_readable(void *owner, int ready)
 void arrivals_open(struct arrivals *arrivals)
 {
     timeouts_init(&arrivals->waiting, HEADER_MS);
+    timeouts_init(&arrivals->closed, 0);
 }
 
 void arrivals_add(struct arrivals *arrivals, int fd, const struct sockaddr_storage *from)
@@ -108,12 +111,32 @@ static struct arrival *arrival_of(struct timeout *timeout)
     return timeout == NULL ? NULL : LIST_OWNER(timeout, struct arrival, timeout);
 }
 
+bool arrivals_make_room(struct arrivals *arrivals)
+{
+    struct arrival *oldest = arrival_of(timeouts_first(&arrivals->waiting));
+
+    if (oldest != NULL)
+        arrival_close(oldest, "no PROXY header, and its descriptor is needed");
+    return oldest != NULL;
+}
+
+static void arrivals_free(struct arrivals *arrivals)
+{
+    struct arrival *arrival;
+
+    while ((arrival = arrival_of(timeouts_first(&arrivals->closed))) != NULL) {
+        timeout_end(&arrival->timeout);
+        free(arrival);
+    }
+}
+
 void arrivals_check(struct arrivals *arrivals, int64_t now)
 {
     struct arrival *arrival;
 
     while ((arrival = arrival_of(timeouts_due(&arrivals->waiting, now))) != NULL)
         arrival_close(arrival, "no PROXY header within 5 s");
+    arrivals_free(arrivals);
 }
 
 void arrivals_close(struct arrivals *arrivals)
@@ -122,4 +145,5 @@ void arrivals_close(struct arrivals *arrivals)
 
     while ((arrival = arrival_of(timeouts_first(&arrivals->waiting))) != NULL)
         arrival_close(arrival, "server stopping");
+    arrivals_free(arrivals);
 }

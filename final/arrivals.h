@@ -4,14 +4,16 @@
  * Interface: arrivals_open() once; arrivals_add() for each connection that is accepted.
  * When its header is complete, the connection is handed over with the client's address,
  * and what stands behind the header is still in its socket. One that begins with
- * anything else, or takes too long, is closed, and the log says why.
+ * anything else, or takes too long, is closed, and the log says why; so is the oldest one
+ * when its descriptor is needed.
  */
 #ifndef ARRIVALS_H
 #define ARRIVALS_H
 
-#include "listeners.h"
+#include "net.h"
 #include "timeouts.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct arrivals {
@@ -19,6 +21,7 @@ struct arrivals {
     int loop;
     const int64_t *now; /* the caller's clock, in milliseconds */
     struct timeouts waiting;
+    struct timeouts closed; /* a batch of events may still name them */
 };
 
 /* Makes an empty set. on_newcomer, loop and now are set by the caller. */
@@ -30,10 +33,13 @@ void arrivals_add(struct arrivals *arrivals, int fd, const struct sockaddr_stora
 /* When the first one's time is over, in milliseconds; INT64_MAX: never. */
 int64_t arrivals_next(const struct arrivals *arrivals);
 
-/* Closes those whose time was over at that moment, in milliseconds. */
+/* Closes the one that has waited longest. Returns whether there was one. */
+bool arrivals_make_room(struct arrivals *arrivals);
+
+/* Closes those whose time was over at that moment, in milliseconds. Between batches. */
 void arrivals_check(struct arrivals *arrivals, int64_t now);
 
-/* Closes all. */
+/* Closes all. Between batches. */
 void arrivals_close(struct arrivals *arrivals);
 
 #endif

@@ -439,12 +439,6 @@ static void client_open(int fd, const struct endpoint *endpoint, struct address 
     client_flush(client);
 }
 
-/* With -p, behind a proxy: the client comes when its header has come. */
-static void on_connection(int fd, const struct sockaddr_storage *from)
-{
-    arrivals_add(&server.arrivals, fd, from);
-}
-
 static void client_admit(int fd, const struct sockaddr_storage *from)
 {
     const size_t max = server.options.neighbours;
@@ -613,7 +607,8 @@ static void server_open(int argc, char **argv)
     server.arrivals.loop = server.loop;
     server.arrivals.now = &server.now;
     arrivals_open(&server.arrivals);
-    server.listeners.on_newcomer = server.options.proxied ? on_connection : client_admit;
+    server.listeners.on_newcomer = client_admit;
+    server.listeners.arrivals = server.options.proxied ? &server.arrivals : NULL;
     server.listeners.loop = server.loop;
     server.listeners.now = &server.now;
     server.room = room_open(&server.options.room, server.loop, &server.feed, on_missed,

@@ -6,10 +6,20 @@
 #include "log.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { ACCEPT_MAX = 64 };        /* newcomers, then the clients have their turn */
 enum { ACCEPT_PAUSE_MS = 1000 }; /* how long to wait for a free descriptor */
+
+static void newcomer_take(const struct listeners *listeners, int fd,
+                          const struct sockaddr_storage *from)
+{
+    if (listeners->arrivals != NULL)
+        arrivals_add(listeners->arrivals, fd, from);
+    else
+        listeners->on_newcomer(fd, from);
+}
 
 /* Changes what the loop watches the listeners for. If it fails, a pause begins again. */
 static void listeners_watch(struct listeners *listeners, int interest)
@@ -22,6 +32,13 @@ static void listeners_watch(struct listeners *listeners, int interest)
         else
             listeners->accept_at = *listeners->now + ACCEPT_PAUSE_MS;
     }
+}
+
+/* Makes room for the next one, if an arrival can be spared. */
+static bool room_made(const struct listeners *listeners, int error)
+{
+    return (error == EMFILE || error == ENFILE) && listeners->arrivals != NULL &&
+           arrivals_make_room(listeners->arrivals);
 }
 
 /*
@@ -39,10 +56,11 @@ static void on_connection(void *owner, int ready)
         int fd = accept(listener->fd, (struct sockaddr *)&address, &len);
 
         if (fd >= 0) {
-            listener->all->on_newcomer(fd, &address);
+            newcomer_take(listener->all, fd, &address);
         } else if (errno == EAGAIN || errno == EINTR) {
             return;
-        } else if (errno != ECONNABORTED) { /* that one has left already */
+        } else if (errno != ECONNABORTED && /* that one has left already */
+                   !room_made(listener->all, errno)) {
             log_event("accept: %s; trying again in a second", strerror(errno));
             listeners_watch(listener->all, 0);
             return;

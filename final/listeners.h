@@ -3,16 +3,17 @@
  *
  * Interface: listeners_open() at start-up; each newcomer is handed over, blocking as
  * accept(2) makes it on most systems; listeners_check() when listeners_next() has come.
+ * Without a free descriptor, an arrival has to make room for a newcomer; if there is
+ * none, the listeners pause.
  */
 #ifndef LISTENERS_H
 #define LISTENERS_H
 
+#include "arrivals.h"
 #include "net.h"
 #include "watched.h"
 
 #include <stdint.h>
-
-typedef void on_newcomer(int fd, const struct sockaddr_storage *from);
 
 struct listener {
     struct watched watched;
@@ -23,6 +24,7 @@ struct listener {
 
 struct listeners {
     on_newcomer *on_newcomer;
+    struct arrivals *arrivals; /* where newcomers go instead; NULL: there is no proxy */
     int loop;
     const int64_t *now; /* the caller's clock, in milliseconds */
     struct listener listeners[LISTENERS_MAX];
@@ -32,7 +34,7 @@ struct listeners {
 
 /*
  * Listens at all addresses of the host, see net_listen(), and logs where. on_newcomer,
- * loop and now are set by the caller. An error ends the program.
+ * arrivals, loop and now are set by the caller. An error ends the program.
  */
 void listeners_open(struct listeners *listeners, const char *host, const char *port);
 

@@ -20,6 +20,9 @@ struct endpoint {
     unsigned char address_len;
 };
 
+/* Takes over a connection; from: its client's address, as far as it is known. */
+typedef void on_newcomer(int fd, const struct sockaddr_storage *from);
+
 /* Returns the name of an IPv4 or IPv6 address. */
 struct endpoint endpoint_make(const struct sockaddr_storage *address);
 

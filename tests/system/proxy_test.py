@@ -81,9 +81,10 @@ class Client:
 
 class Proxied(unittest.TestCase):
     OPTIONS = "-p"
+    NOFILE = 0                          # the limit of descriptors; 0: as it is
 
     def setUp(self) -> None:
-        self.server = Server(options=self.OPTIONS)
+        self.server = Server(options=self.OPTIONS, nofile=self.NOFILE)
         self.server.__enter__()
         self.addCleanup(self.server.__exit__, None, None, None)
         self.server.expect_log(b"listening on ")
@@ -220,6 +221,26 @@ class Before(Proxied):
         self.expect_refused(client, "server stopping")
         self.assertTrue(self.server.has_ended(within=DEADLINE))
         self.assertEqual(self.server.process.returncode, 0)
+
+
+class Few(Proxied):
+    """Descriptors are scarce."""
+    NOFILE = 40
+
+    def test_silent_crowd(self):
+        """Silent connections keep nobody out: the oldest ones make room, even those that
+        have just sent something."""
+        old = [self.client() for _ in range(10)]
+        self.member("192.0.2.1")        # so those have been accepted
+        with self.server.paused():
+            crowd = [self.client() for _ in range(60)]
+            for client in old:
+                client.send(b"P")
+            late = self.client(text_header("192.0.2.7") + b"hi\n")
+        self.expect_said(WELCOME + b"192.0.2.7: hi\n", late)
+        for client in old + crowd[:20]:
+            self.expect_refused(client, "no PROXY header, and its descriptor is needed")
+        self.assertEqual(self.server.log.count(b"trying again in a second"), 0)
 
 
 class OfOneAddress(Proxied):
