@@ -167,7 +167,7 @@ class Messages(ChatsrvCase):
 class Limits(ChatsrvCase):
     """Who is sent away, when, and what the log says about it."""
 
-    @rule(CUT, "keep the clients in the order of their last input", options="-t 1")
+    @rule(CUT, "keep the clients in the order of their last input", options="-t 2")
     def test_idle_timeout(self):
         """-t: a client silent for that long is disconnected, one that talks is not"""
         talker, sleeper = self.join(2)
@@ -176,7 +176,7 @@ class Limits(ChatsrvCase):
             talker.sync()
             sleeper.receive(0.1)
         sleeper.expect_closed()
-        self.expect_farewell(sleeper, b"idle for 1 s")
+        self.expect_farewell(sleeper, b"idle for 2 s")
         talker.sync()
 
     @rule(CUT, "a client that takes none of the bytes waiting for it is stalled; one "
@@ -227,7 +227,7 @@ class Limits(ChatsrvCase):
         if error:
             self.server.fail("no error on its socket", os.strerror(error))
 
-    @rule(OWN, "decrease the count, however the client has ended", options="-c 2 -t 1")
+    @rule(OWN, "decrease the count, however the client has ended", options="-c 2 -t 2")
     def test_idle_places(self):
         """a place that an idle client had is free for the next one"""
         for _ in range(2):
