@@ -17,8 +17,10 @@
  * other signals end the program as signals do, which a shell calls 130 for ^C.
  *
  * With -r the server is dialled again, for ever, after 1, 2, 4 ... 30 s. What is typed
- * meanwhile is sent then; what the old connection had not delivered yet may be lost. A
- * line that was sent or received by half is dropped: its other half will never come.
+ * meanwhile is sent then, but not before the server has greeted: a full one would throw
+ * it away. What the old connection had taken and not delivered is lost; nobody can tell
+ * what that was. A line that was sent or received by half is dropped: its other half will
+ * never come.
  *
  * Usage: chatcl -h
  * Systems: Linux, macOS and the BSDs (poll)
@@ -49,14 +51,15 @@ enum { LINE_ROOM = EDIT_MAX + 2 * (EDIT_MAX / MESSAGE_MAX + 1) };
 _Static_assert(BUFFER_SIZE > 2 * LINE_ROOM, "a line can be added while one is sent");
 
 enum {
-    RETRY_MAX = 30,  /* seconds between two attempts to connect */
-    MOMENT_MS = 1000 /* what lasts longer is worth a line */
+    RETRY_MAX = 30,     /* seconds between two attempts to connect */
+    GREETING_MS = 2000, /* with -r, a server that is silent so long does not greet */
+    MOMENT_MS = 1000    /* what lasts longer is worth a line */
 };
 
 static const char USAGE[] =
     "usage: chatcl [-hrt] [host [port]]\n"
     "  -r  when the server goes away or cannot be reached, try again and again\n"
-    "  -t  on a terminal, show the time before each line\n"
+    "  -t  on a terminal, show the time before each line of the server\n"
     "  -h  show this text\n"
     "The host is localhost and the port 3100 unless given.\n"
     "On a terminal, Up and Down recall earlier lines, ^D says goodbye, ^C leaves at "
@@ -103,6 +106,9 @@ static struct {
     int retry_s;          /* that many seconds after the last one */
     size_t heard;         /* how many bytes have come from this connection, */
     char first[FULL_LEN]; /* and the first of them */
+    bool greeted;         /* it may be spoken to; without -r at once, */
+    int64_t greeted_at;   /* and otherwise then at the latest */
+    bool spoken;          /* something was sent */
     bool unanswered;      /* a line was sent, and nothing has come since */
     bool half_sent;       /* the last byte sent was not the end of a line */
     bool half_shown;      /* the same for the last byte written, in a pipe */
@@ -212,22 +218,31 @@ static void retry_later(void)
     chat.retry_at = clock_ms() + 1000 * chat.retry_s;
 }
 
-/* There is no connection, or no longer. */
+/* Is there nothing left that another connection would be good for? */
+static bool all_said(void)
+{
+    return chat.on_screen && chat.input_ended && chat.out.len == 0;
+}
+
+/*
+ * There is no connection, or no longer. What the server has read of what was sent, only
+ * the server knew.
+ */
 static void server_lost(const char *call, const char *reason)
 {
     dial_close(&chat.dial);
     chat.server = -1;
     chat.stage = NOWHERE;
-    if (!chat.retry) {
+    if (!chat.retry || all_said()) {
         leave(1, call, chat.name, reason);
         return;
     }
     retry_later();
     half_lines_drop();
-    chat.shut = chat.deaf = chat.unanswered = false;
+    fprintf(notice(), "%s %s: %s%s; trying again in %d s\n", call, chat.name, reason,
+            chat.spoken ? "; what was sent last may be lost" : "", chat.retry_s);
+    chat.shut = chat.deaf = chat.spoken = chat.unanswered = false;
     chat.heard = 0;
-    fprintf(notice(), "%s %s: %s; trying again in %d s\n", call, chat.name, reason,
-            chat.retry_s);
 }
 
 static void server_dial(void)
@@ -266,6 +281,8 @@ static void on_dialled(void)
         return;
     }
     chat.stage = CONNECTED;
+    chat.greeted = !chat.retry;
+    chat.greeted_at = clock_ms() + GREETING_MS;
     if (!chat.on_screen || !delayed)
         return;
     fprintf(notice(), "connected to %s\n", chat.name);
@@ -305,6 +322,7 @@ static void on_heard(size_t len)
     for (size_t i = 0; i < len && chat.heard + i < FULL_LEN; i++)
         chat.first[chat.heard + i] = bytes[i];
     chat.heard += len;
+    chat.greeted |= memchr(bytes, '\n', len) != NULL && !server_full();
     chat.unanswered = false;
     on_progress();
     if (chat.on_screen)
@@ -329,6 +347,7 @@ static void on_server_writable(void)
     ssize_t written = buffer_write(&chat.out, chat.server, BUFFER_SIZE);
 
     if (written > 0) {
+        chat.spoken = true;
         chat.half_sent = chat.out.bytes[chat.out.start - 1] != '\n';
         on_progress();
     } else if (written < 0 && !would_block(errno)) {
@@ -336,11 +355,17 @@ static void on_server_writable(void)
     }
 }
 
+/* Does it become true by itself that the server has greeted? */
+static bool greeting_awaited(void)
+{
+    return chat.stage == CONNECTED && !chat.greeted && !chat.leaving && !server_full();
+}
+
 static short server_interest(void)
 {
     bool readable = buffer_room(&chat.in) > 0 &&
                     (!chat.on_screen || screen_ready(&chat.screen, clock_ms()));
-    bool writable = chat.out.len > 0 && !chat.deaf;
+    bool writable = chat.out.len > 0 && chat.greeted && !chat.deaf;
 
     if (chat.leaving || chat.stage == NOWHERE)
         return 0;
@@ -392,12 +417,11 @@ static void line_send(void)
     edit_next(&chat.screen.line);
 }
 
-/* Without a connection, and with nothing left for the next one, all has been said. */
 static void input_end(void)
 {
     chat.input_ended = chat.screen.line_left = true;
-    if (chat.on_screen && chat.stage != CONNECTED && chat.out.len == 0)
-        chat.leaving = true;
+    if (chat.stage != CONNECTED && !chat.leaving && all_said())
+        leave(1, "connect", chat.name, "The input ended without a connection");
 }
 
 /* Is there room for the longest line? */
@@ -553,6 +577,8 @@ static enum status status_now(void)
         return QUIET;
     if (chat.stage != CONNECTED)
         return CONNECTING;
+    if (!chat.greeted)
+        return chat.heard == 0 ? SILENT : QUIET;
     if (chat.out.len > 0)
         return UNREAD;
     if (chat.shut)
@@ -593,6 +619,8 @@ static int wait_ms(void)
         until = settled_at;
     if (chat.stage == NOWHERE && !chat.leaving && chat.retry_at < until)
         until = chat.retry_at;
+    if (greeting_awaited() && chat.greeted_at < until)
+        until = chat.greeted_at;
     return until == INT64_MAX ? -1 : until > now ? (int)(until - now) : 0;
 }
 
@@ -601,7 +629,10 @@ static void chat_go_on(void)
 {
     if (chat.on_screen)
         typed_edit();
-    if (chat.input_ended && chat.stage == CONNECTED && !chat.shut && chat.out.len == 0) {
+    if (greeting_awaited() && clock_ms() >= chat.greeted_at)
+        chat.greeted = true;
+    if (chat.input_ended && chat.stage == CONNECTED && chat.greeted && !chat.shut &&
+        chat.out.len == 0) {
         shutdown(chat.server, SHUT_WR);
         chat.shut = true;
     }
@@ -652,8 +683,9 @@ static void options_parse(int argc, char **argv)
     opterr = 0; /* one line is enough: ours */
     while ((option = getopt(argc, argv, "hrt")) != -1) {
         if (option == 'h') {
-            bool shown = fputs(USAGE, stdout) >= 0 && fflush(stdout) == 0;
-            exit(shown ? 0 : 1);
+            if (fputs(USAGE, stdout) < 0 || fflush(stdout) != 0)
+                err(1, "write standard output");
+            exit(0);
         }
         if (option == '?')
             errx(2, "-%c is not an option; chatcl -h explains", optopt);

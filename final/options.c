@@ -61,9 +61,9 @@ static void room_parse(const char *text, struct url *room)
 
 static void usage(void)
 {
-    bool shown = fputs(USAGE, stdout) >= 0 && fflush(stdout) == 0;
-
-    exit(shown ? 0 : 1);
+    if (fputs(USAGE, stdout) < 0 || fflush(stdout) != 0)
+        err(1, "write standard output");
+    exit(0);
 }
 
 struct options options_parse(int argc, char **argv)

@@ -709,9 +709,10 @@ class Lifetime(ChatsrvCase):
     def test_usage_unwritten(self):
         """-h fails if nobody can have read it"""
         self.join(1)
-        ended, _, _ = run(f"sh -c 'exec {test.COMMAND.split('{')[0]} -h >/dev/full'")
-        if ended != 1:
-            self.server.fail("exit status 1", f"{ended}")
+        ended, _, said = run(f"sh -c 'exec {test.COMMAND.split('{')[0]} -h >/dev/full'")
+        if ended != 1 or not said:
+            self.server.fail("exit status 1, and a line on stderr",
+                             f"exit status {ended}, {shown(said)} on stderr")
 
 
 @unittest.skipUnless(LINUX, "wake-ups are counted in /proc")
