@@ -4,8 +4,9 @@
  * On a terminal the typed line stays below what comes in, can be edited (edit.h) and
  * vanishes when sent: it is shown when the server sends it back. What lasts longer than
  * a moment is said in a line: connecting, waiting. In a pipe, or on a terminal that can
- * only print, bytes go in and out as they are; at the end of the input the sending side
- * is closed, and the rest of what the server says is still shown.
+ * only print, bytes go to the server as they are; at the end of the input the sending side
+ * is closed, and the rest of what the server says is still shown. Its bytes pass unchanged
+ * where the output is no terminal: a terminal would obey some of them.
  *
  * Nothing is read from the server or from a pipe unless there is room for it: a server
  * that does not read makes the input wait, a slow output makes the server wait. Memory
@@ -87,7 +88,8 @@ static struct {
     bool retry;     /* -r */
     bool times;     /* -t */
 
-    bool on_screen;       /* on a terminal, with a line being edited: */
+    bool on_screen;       /* on a terminal, with a line being edited */
+    bool shown;           /* on a terminal, with such a line or without: */
     struct screen screen; /* here */
     struct buffer typed;  /* what is not in the line yet, */
     struct paste kept;    /* up to here; */
@@ -111,7 +113,7 @@ static struct {
     bool spoken;          /* something was sent */
     bool unanswered;      /* a line was sent, and nothing has come since */
     bool half_sent;       /* the last byte sent was not the end of a line */
-    bool half_shown;      /* the same for the last byte written, in a pipe */
+    bool half_shown;      /* the same for the last byte written, unless shown */
     bool skipping;        /* up to the next newline, out is not to be sent */
     bool input_ended;     /* nothing more will be typed, */
     bool shut;            /* and the server knows */
@@ -295,7 +297,7 @@ static void on_server_end(int error)
 {
     bool orderly = chat.shut || (!chat.on_screen && !chat.retry && chat.out.len == 0);
 
-    if (chat.on_screen)
+    if (chat.shown)
         screen_show(&chat.screen, &chat.in, !chat.retry);
     close(chat.server);
     chat.server = -1;
@@ -325,7 +327,7 @@ static void on_heard(size_t len)
     chat.greeted |= memchr(bytes, '\n', len) != NULL && !server_full();
     chat.unanswered = false;
     on_progress();
-    if (chat.on_screen)
+    if (chat.shown)
         screen_show(&chat.screen, &chat.in, false);
 }
 
@@ -364,7 +366,7 @@ static bool greeting_awaited(void)
 static short server_interest(void)
 {
     bool readable = buffer_room(&chat.in) > 0 &&
-                    (!chat.on_screen || screen_ready(&chat.screen, clock_ms()));
+                    (!chat.shown || screen_ready(&chat.screen, clock_ms()));
     bool writable = chat.out.len > 0 && chat.greeted && !chat.deaf;
 
     if (chat.leaving || chat.stage == NOWHERE)
@@ -525,7 +527,7 @@ static size_t output_len(void)
 
 static bool output_waits(void)
 {
-    return chat.on_screen ? chat.screen.unwritten : output_len() > 0;
+    return chat.shown ? chat.screen.unwritten : output_len() > 0;
 }
 
 /* Whether standard output takes something now. */
@@ -558,7 +560,7 @@ static bool output_write(void)
 /* All that there is room for: otherwise a long input would overtake its own echo. */
 static void on_output(void)
 {
-    if (chat.on_screen)
+    if (chat.shown)
         screen_write();
     else
         while (output_len() > 0 && output_ready() && output_write())
@@ -638,22 +640,21 @@ static void chat_go_on(void)
     }
     if (chat.stage == NOWHERE && !chat.leaving && clock_ms() >= chat.retry_at)
         server_dial();
-    if (!chat.on_screen)
-        return;
-    if (chat.leaving)
+    if (chat.on_screen && chat.leaving)
         screen_leave(&chat.screen);
-    else if (screen_ready(&chat.screen, clock_ms())) {
+    else if (chat.on_screen && screen_ready(&chat.screen, clock_ms())) {
         status_update();
         screen_draw(&chat.screen);
     }
-    screen_write();
+    if (chat.shown)
+        screen_write();
 }
 
 static void chat_wait(void)
 {
     enum { INPUT, OUTPUT, SERVER, SIGNALS, WATCHED };
     bool input = chat.on_screen ? !chat.hung_up : input_room();
-    int output = chat.on_screen ? tty_output() : STDOUT_FILENO;
+    int output = chat.shown ? tty_output() : STDOUT_FILENO;
     short server = server_interest();
     struct pollfd watched[WATCHED] = {
         [INPUT] = {.fd = input ? STDIN_FILENO : -1, .events = POLLIN},
@@ -730,6 +731,7 @@ int main(int argc, char **argv)
     descriptors_fill();
     signal(SIGPIPE, SIG_IGN); /* a lost server is an error of write(2), not our end */
     chat.on_screen = screen_open(&chat.screen, chat.times);
+    chat.shown = chat.on_screen || screen_open_plain(&chat.screen, chat.times);
     chat_go_on();
     while (!chat.leaving || output_waits()) {
         chat_wait();

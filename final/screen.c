@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "show.h"
 #include "tty.h"
@@ -23,8 +24,11 @@ FILE *screen_print(void)
     return tty_page();
 }
 
-/* The terminal takes UTF-8, even if the locale does not say so. */
-static void locale_set(void)
+/*
+ * The terminal takes UTF-8, even if the locale does not say so. That is worth a line only
+ * to those who type there.
+ */
+static void locale_set(bool plain)
 {
     char encoding[64];
 
@@ -34,8 +38,9 @@ static void locale_set(void)
     snprintf(encoding, sizeof encoding, "%s", nl_langinfo(CODESET));
     if (setlocale(LC_CTYPE, "C.UTF-8") == NULL)
         setlocale(LC_CTYPE, "en_US.UTF-8");
-    fprintf(screen_print(), "chatcl: the locale says %s; this is UTF-8 all the same\n",
-            encoding);
+    if (!plain)
+        fprintf(screen_print(),
+                "chatcl: the locale says %s; this is UTF-8 all the same\n", encoding);
 }
 
 bool screen_open(struct screen *screen, bool times)
@@ -49,8 +54,20 @@ bool screen_open(struct screen *screen, bool times)
         err(1, "tty_open");
     screen->colour = no_color == NULL || *no_color == '\0';
     screen->times = times;
-    locale_set();
+    locale_set(false);
     edit_open(&screen->line, "> ", tty_columns());
+    return true;
+}
+
+bool screen_open_plain(struct screen *screen, bool times)
+{
+    if (!isatty(STDOUT_FILENO))
+        return false;
+    if (tty_open_output() < 0)
+        err(1, "tty_open_output");
+    screen->times = times;
+    screen->plain = true;
+    locale_set(true);
     return true;
 }
 
@@ -67,13 +84,14 @@ bool screen_ready(const struct screen *screen, int64_t now)
 
 void screen_show(const struct screen *screen, struct buffer *in, bool all)
 {
+    FILE *page = screen->plain ? tty_page() : screen_print();
     char stamp[16] = "";
     time_t now = time(NULL);
 
     if (screen->times)
         strftime(stamp, sizeof stamp, "%H:%M:%S ", localtime(&now));
-    buffer_drop(in, show_lines(in->bytes + in->start, in->len, all, screen->colour, stamp,
-                               screen_print()));
+    buffer_drop(
+        in, show_lines(in->bytes + in->start, in->len, all, screen->colour, stamp, page));
 }
 
 /*

@@ -1,5 +1,5 @@
 /*
- * screen - the client on a terminal: the typed line, below what others say
+ * screen - the client on a terminal: what others say, and the typed line below it
  *
  * It brings the terminal (tty.h), the line editor (edit.h) and the lines of others
  * (show.h) together, in the one order that keeps them apart: hide the typed line, print,
@@ -8,6 +8,8 @@
  *
  * Interface: screen_open; poll(2) `signals`, and tty_output while `unwritten`; after each
  * turn screen_draw if screen_ready, and screen_flush; tty_close and screen_close.
+ * After screen_open_plain there is no typed line, and nothing but screen_ready,
+ * screen_show and screen_flush is to be called.
  */
 #ifndef SCREEN_H
 #define SCREEN_H
@@ -24,6 +26,7 @@ struct screen {
     int64_t settled_at; /* when the window has its size, in monotonic milliseconds */
     int signals;        /* readable when screen_on_signals has something to do */
     bool colour, times; /* an address has a colour; a line begins with the time */
+    bool plain;         /* there is no typed line */
     bool line_left;     /* the typed line is done with */
     bool unwritten;     /* the terminal does not take what it is to show */
 };
@@ -33,6 +36,12 @@ struct screen {
  * returns false. An error ends the program.
  */
 bool screen_open(struct screen *screen, bool times);
+
+/*
+ * Starts without a typed line, if standard output is a terminal, even one that can only
+ * print; else returns false. An error ends the program.
+ */
+bool screen_open_plain(struct screen *screen, bool times);
 
 /* Gives the terminal back. */
 void screen_close(struct screen *screen);

@@ -59,13 +59,17 @@ int tty_rows(void)
  * The terminal is opened once more, for O_NONBLOCK would otherwise hold for all programs
  * that share it. If that cannot be done, writing may have to wait.
  */
-static void output_open(void)
+int tty_open_output(void)
 {
     const char *name = ttyname(STDOUT_FILENO);
 
+    tty.page = open_memstream(&tty.page_bytes, &tty.page_len);
+    if (tty.page == NULL)
+        return -1;
     tty.output = name == NULL ? -1 : open(name, O_WRONLY | O_NOCTTY | O_NONBLOCK);
     if (tty.output < 0)
         tty.output = STDOUT_FILENO;
+    return 0;
 }
 
 FILE *tty_page(void)
@@ -214,10 +218,8 @@ int tty_open(void)
     for (int i = 0; i < 2; i++)
         if (fcntl(tty.pipe[i], F_SETFL, O_NONBLOCK) < 0)
             return -1;
-    tty.page = open_memstream(&tty.page_bytes, &tty.page_len);
-    if (tty.page == NULL)
+    if (tty_open_output() < 0)
         return -1;
-    output_open();
     signals_handle();
     atexit(tty_close);
     return raw_start() < 0 ? -1 : tty.pipe[0];

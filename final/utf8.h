@@ -36,7 +36,8 @@ int utf8_decode(const char *bytes, size_t len, uint32_t *point);
  * line and paragraph separators U+2028 and U+2029; the directional embeddings, overrides
  * and isolates U+202A-202E and U+2066-2069, which reorder the text around them; the byte
  * order mark U+FEFF. True for every other code point, assigned or not. Joiners and the
- * plain directional marks U+200E and U+200F are true: emoji, Hebrew and Arabic need them.
+ * plain directional marks U+200E, U+200F and U+061C are true: emoji, Hebrew and Arabic
+ * need them.
  */
 bool utf8_printable(uint32_t point);
 

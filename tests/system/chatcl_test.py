@@ -809,9 +809,54 @@ class TerminalTest(TerminalCase):
         self.assertEqual(peer.hear(3), b"hi\n")
         self.type("\x04")
         self.assertEqual(peer.hear_all(), b"")
+        peer.say("\x1b]2;a title\a\n")
         peer.socket.close()
         self.ends("exited 0")
-        self.assertEqual(self.screen.raw, b"Welcome\r\nhi\r\n")
+        self.assertEqual(self.screen.raw,
+                         b"Welcome\r\nhi\r\n\\x1b]2;a title\\x07\r\n")
+
+    def start_with_pipe(self) -> subprocess.Popen:
+        """Input comes from a pipe, and output goes to the terminal."""
+        client = subprocess.Popen(
+            CHATCL + ["127.0.0.1", str(self.port)],
+            env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.PIPE, stdout=self.slave, stderr=self.slave)
+        self.addCleanup(self.end, client, client.pid)
+        self.addCleanup(client.stdin.close)
+        return client
+
+    def test_input_from_a_pipe(self) -> None:
+        """What others say is not obeyed there, either."""
+        client = self.start_with_pipe()
+        peer = self.accept()
+        client.stdin.write(b"make\x1b has ended\n")
+        client.stdin.close()
+        self.assertEqual(peer.hear_all(), b"make\x1b has ended\n")
+        peer.say(b"::1: \x1b]2;a title\x07\xc2\x9b\xe2\x80\xae\xff\n")
+        peer.say("::1: é\ttab\r\nhalf a line")
+        peer.socket.close()
+        self.seen_at_all("half a line\r\n")
+        self.assertEqual(client.wait(DEADLINE), 0)
+        self.assertEqual(self.screen.raw.decode(),
+                         "::1: \\x1b]2;a title\\x07\\xc2\\x9b\\xe2\\x80\\xae\\xff\r\n"
+                         "::1: é\ttab\r\nhalf a line\r\n")
+
+    def test_much_output_with_input_from_a_pipe(self) -> None:
+        """The terminal is slow: the server has to wait, and nothing is lost."""
+        client = self.start_with_pipe()
+        peer = self.accept()
+        lines = "".join(f"::1: line {number}\n" for number in range(20_000))
+
+        def tell() -> None:
+            peer.say(lines)
+            peer.socket.close()
+
+        teller = threading.Thread(target=tell)
+        teller.start()
+        self.seen_at_all("line 19999\r\n")
+        teller.join()
+        self.assertEqual(client.wait(DEADLINE), 0)
+        self.assertTrue(self.screen.raw.decode() == lines.replace("\n", "\r\n"))
 
     # ---- stopping and leaving ----
 
