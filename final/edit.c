@@ -92,8 +92,8 @@ static void text_insert(struct edit *e, const char *bytes, size_t len)
     char *here = e->text + e->cursor;
 
     e->killing = false;
-    if (len > EDIT_MAX - e->len) {
-        e->bell = true;
+    if (len > EDIT_MAX - e->len || (e->pasting && e->paste_cut)) {
+        e->bell = e->paste_cut = true;
         return;
     }
     memmove(here + len, here, e->len - e->cursor);
@@ -275,7 +275,7 @@ static void on_newer(struct edit *e)
 static void on_paste(struct edit *e)
 {
     e->pasting = true;
-    e->after_return = false;
+    e->paste_cut = e->after_return = false;
 }
 
 static const struct {

@@ -71,6 +71,7 @@ struct edit {
     size_t part_len;
     bool part_unwanted; /* it belongs to a key, as Alt-é */
     bool pasting, after_return;
+    bool paste_cut; /* some of the paste did not fit: the rest would leave a hole */
 };
 
 /* Starts with an empty line. The prompt is ASCII and stays the caller's. */

@@ -591,6 +591,10 @@ static void test_limit(void)
     enter("");
     TYPE(UP UP DOWN UP);
     SHOWS("> [<]aaaaaaaab|");
+    TYPE(BACKSPACE PASTE "йc" PASTED); /* no hole where the й did not fit */
+    CHECK(editor.len == EDIT_MAX - 1);
+    TYPE(PASTE "d" PASTED);
+    SHOWS("> [<]aaaaaaaad|");
 }
 
 /* ---- random keys ---- */
