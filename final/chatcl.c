@@ -4,9 +4,9 @@
  * On a terminal the typed line stays below what comes in, can be edited (edit.h) and
  * vanishes when sent: it is shown when the server sends it back. What lasts longer than
  * a moment is said in a line: connecting, waiting. In a pipe, or on a terminal that can
- * only print, bytes go to the server as they are; at the end of the input the sending side
- * is closed, and the rest of what the server says is still shown. Its bytes pass unchanged
- * where the output is no terminal: a terminal would obey some of them.
+ * only print, bytes go to the server as they are; at the end of the input the sending
+ * side is closed, and the rest of what the server says is still shown. Its bytes pass
+ * unchanged where the output is no terminal: a terminal would obey some of them.
  *
  * Nothing is read from the server or from a pipe unless there is room for it: a server
  * that does not read makes the input wait, a slow output makes the server wait. Memory

@@ -11,7 +11,8 @@
  *
  * Interface: tty_open; poll(2) the descriptor it returns and ask tty_event what came;
  * print to tty_page and call tty_flush; tty_close. One terminal per program: standard
- * input and output. To print only, with no raw mode: tty_open_output, tty_page, tty_flush.
+ * input and output. To print only, with no raw mode: tty_open_output, tty_page and
+ * tty_flush.
  */
 #ifndef TTY_H
 #define TTY_H
@@ -34,7 +35,10 @@ bool tty_capable(void);
 /* Makes the page, to be written to standard output. Returns 0; -1 and errno. */
 int tty_open_output(void);
 
-/* Does that and starts raw mode. Returns a descriptor, readable when there are events; -1 and errno. */
+/*
+ * Does that and starts raw mode. Returns a descriptor, readable when there are events; -1
+ * and errno.
+ */
 int tty_open(void);
 
 /* Ends raw mode, if that has not been done yet. */

@@ -41,8 +41,8 @@ class Browser:
             raise
 
     def driver_port(self) -> int:
-        """Starts chromedriver. (Told to pick a port, it says which only if there is IPv6.)
-        Another program may take the port before it does."""
+        """Starts chromedriver. (Told to pick a port, it says which only where there is
+        IPv6.) Another program may take the port before it does."""
         for _ in range(10):
             port, = free_ports(1)
             self.driver = subprocess.Popen(
