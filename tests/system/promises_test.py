@@ -94,6 +94,7 @@ class Judged(ChatsrvCase):
                "TCP_NOTSENT_LOWAT", options="-s 2")
     def test_slow_but_steady(self):
         """-s: a client that takes little, but again and again, stays"""
+        # A small buffer: of a large one, its kernel would tell only now and then.
         one, = self.join(1)
         slow, faster = self.join(2, receive_buffer=4096)
         last = flood(one, 4000000)
