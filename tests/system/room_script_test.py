@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 import unittest
-from typing import List
+from typing import Iterator, List
 from urllib.parse import quote
 
 import support
@@ -40,6 +40,18 @@ class RoomCase(unittest.TestCase):
 
     def enter(self, context):
         return self.stack.enter_context(context)
+
+    @contextlib.contextmanager
+    def afresh(self) -> Iterator[None]:
+        """Another broker; its servers end before it does: otherwise they would go on
+        dialling, and a broker of another test may get the port."""
+        before = self.stack, self.broker
+        try:
+            with contextlib.ExitStack() as self.stack:
+                self.broker = self.enter(Broker())
+                yield
+        finally:
+            self.stack, self.broker = before
 
     def url(self, room: str = "lobby", login: str = "") -> str:
         return f"redis://{login}127.0.0.1:{self.broker.port}/{room}"
@@ -369,7 +381,7 @@ class Trouble(RoomCase):
     def test_reply_lost(self):
         """an entry whose reply is lost is added again, and delivered once"""
         for action in (broker.obey_and_close, broker.obey_by_half, broker.close):
-            with self.subTest(action), Broker() as self.broker:
+            with self.subTest(action), self.afresh():
                 server = self.serve()
                 peer, witness = self.join(server), self.join(self.serve())
                 self.broker.next(b"XADD", action)
@@ -417,7 +429,7 @@ class Trouble(RoomCase):
         for error, links in (("LOADING x", 0), ("MISCONF x", 0), ("BUSY x", 0),
                              ("OOM x", 0), ("READONLY x", 1), ("NOPERM x", 1),
                              ("ERR x", 1), ("WRONGTYPE x", 1), ("\x1b]forged\x07", 1)):
-            with self.subTest(error), Broker() as self.broker:
+            with self.subTest(error), self.afresh():
                 server = self.serve()
                 peer = self.join(server)
                 self.broker.next(b"XADD", *3 * [broker.refuse(error)])
@@ -495,7 +507,7 @@ class Trouble(RoomCase):
                       b"*1\r\n:1\r\n", b":1\r\n:2\r\n", b"*99999999999\r\n",
                       b"*2\r\n*2\r\n+x\r\n*1\r\n$1\r\nx\r\n"):
             for command in (b"XADD", b"XRANGE", b"XREAD"):
-                with self.subTest((reply, command)), Broker() as self.broker:
+                with self.subTest((reply, command)), self.afresh():
                     server = self.serve()
                     peer = self.join(server)
                     self.broker.next(command, broker.answer(reply))
@@ -716,7 +728,7 @@ class Slow(RoomCase):
         """a connection silent for 10 s is given up, though everybody goes on talking;
         held-back replies come too late"""
         for command in (b"XADD", b"XREAD"):
-            with self.subTest(command), Broker() as self.broker:
+            with self.subTest(command), self.afresh():
                 server = self.serve()
                 peer = self.join(server)
                 held = broker.Held()
