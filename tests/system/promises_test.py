@@ -528,7 +528,7 @@ class Hosts(unittest.TestCase):
                      " && \"$0\" \"$@\"'")
             if subprocess.call(shlex.split(alone) + ["true"], stderr=subprocess.DEVNULL):
                 self.skipTest("unshare -rmn and ip(8) are of no use here")
-            command = (f"{alone} {sys.executable} -c '{TAKE}' "
+            command = (f"{alone} {shlex.quote(sys.executable)} -c '{TAKE}' "
                        + test.COMMAND.replace("{port}", "0"))
             for _ in range(8):
                 with Server(command, options="-l two", port=1) as server:
