@@ -240,6 +240,9 @@ class Few(Proxied):
         self.expect_said(WELCOME + b"192.0.2.7: hi\n", late)
         for client in old + crowd[:20]:
             self.expect_refused(client, "no PROXY header, and its descriptor is needed")
+        for client in old:              # its "P" was reported when it had gone
+            refusal = f"refused connection: {client.name} ".encode()
+            self.assertEqual(self.server.log.count(refusal), 1)
         self.assertEqual(self.server.log.count(b"trying again in a second"), 0)
 
 
