@@ -380,14 +380,15 @@ class Server:
         self.token = f"{os.getpid()}.{next(Server.tokens)}"
         self.started = time.monotonic()
         try:
-            self.process = subprocess.Popen(
-                limited, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, start_new_session=True,
-                env={**os.environ, "CHATSRV_TEST_TOKEN": self.token})
+            with Uninterrupted():
+                self.process = subprocess.Popen(
+                    limited, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, start_new_session=True,
+                    env={**os.environ, "CHATSRV_TEST_TOKEN": self.token})
+                Server.alive.append(self)
         except OSError as error:
             self._nothing(f"{command[0]}: {error.strerror}",
                           why_not_started(error, command))
-        Server.alive.append(self)
         self.log = Output(self.process.stdout) if self.read_log else None
         self.stderr = Output(self.process.stderr)
 
@@ -419,14 +420,20 @@ class Server:
         for peer in self.peers:
             peer.reset()
         if self in Server.alive:
-            Server.alive.remove(self)
-            if not self.has_ended(DEADLINE if self.is_reporting() else 0):
-                self._signal(signal.SIGTERM)    # gives a leak checker the chance to speak
-                seconds = DEADLINE if Server.late_ends < 2 else 0.1   # some never do
-                Server.late_ends = 0 if self.has_ended(seconds) else Server.late_ends + 1
-            self._kill()
+            try:
+                Server.alive.remove(self)
+                self._terminate()
+            finally:
+                self._kill()
             for output in filter(None, (self.log, self.stderr)):
                 output.reader.join(1)
+
+    def _terminate(self) -> None:
+        """Lets it end by itself; some never do."""
+        if not self.has_ended(DEADLINE if self.is_reporting() else 0):
+            self._signal(signal.SIGTERM)    # gives a leak checker the chance to speak
+            seconds = DEADLINE if Server.late_ends < 2 else 0.1
+            Server.late_ends = 0 if self.has_ended(seconds) else Server.late_ends + 1
 
     def is_reporting(self) -> bool:
         """Whether a sanitizer is at work on its report, which may take a moment; then it
@@ -440,20 +447,21 @@ class Server:
 
     def _kill(self) -> None:
         """Ends all processes of the server, daemons too; waits until they are gone."""
-        family = [p.pid for p in self.processes()]
-        self._signal(signal.SIGKILL)
-        self.process.wait()
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
-            left = [p for p in map(process, {*family, *self.daemons()})
-                    if p and p.state not in "ZX"] if LINUX else []
-            if not left:
-                break
-            for one in left:
-                with contextlib.suppress(OSError):
-                    os.kill(one.pid, signal.SIGKILL)
-            time.sleep(0.002)
-        Orphans.reap()
+        with Uninterrupted():
+            family = [p.pid for p in self.processes()]
+            self._signal(signal.SIGKILL)
+            self.process.wait()
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                left = [p for p in map(process, {*family, *self.daemons()})
+                        if p and p.state not in "ZX"] if LINUX else []
+                if not left:
+                    break
+                for one in left:
+                    with contextlib.suppress(OSError):
+                        os.kill(one.pid, signal.SIGKILL)
+                time.sleep(0.002)
+            Orphans.reap()
 
     def daemons(self) -> List[int]:
         """This server's processes whose parents have ended (Linux): they are ours."""
@@ -472,7 +480,8 @@ class Server:
     @classmethod
     def stop_all(cls) -> None:
         while cls.alive:
-            cls.alive.pop()._kill()
+            with Uninterrupted():
+                cls.alive.pop()._kill()
 
     # -- verdicts
 
@@ -849,6 +858,27 @@ class Server:
     def is_sanitized(self) -> bool:
         """Whether it has the huge address space that sanitizers reserve (Linux)."""
         return self.memory("VmSize") > 1 << 40
+
+
+class Uninterrupted:
+    """While a server is started or killed, signals wait: none may get lost meanwhile."""
+    depth = 0
+    delayed: List[Callable[[], None]] = []
+
+    def __enter__(self) -> None:
+        Uninterrupted.depth += 1
+
+    def __exit__(self, *_) -> None:
+        Uninterrupted.depth -= 1
+        if not Uninterrupted.depth and Uninterrupted.delayed:
+            Uninterrupted.delayed.pop(0)()
+
+    @classmethod
+    def delays(cls, handler: Callable, *args) -> bool:
+        """Called by a handler: whether it is to return, and will be called again."""
+        if cls.depth:
+            cls.delayed.append(lambda: handler(*args))
+        return cls.depth > 0
 
 
 class Orphans:
@@ -2940,6 +2970,8 @@ def parse_points(text: str) -> Dict[str, float]:
 def too_long(*_) -> None:
     """A check has used up its time. The server is blamed for that, not the check; unless
     other checks, or the whole run, have left it too little."""
+    if Uninterrupted.delays(too_long):
+        return
     Result.expect_time_left()
     if Result.was_starved():
         signal.setitimer(signal.ITIMER_REAL, CHECK_LIMIT)
@@ -2953,9 +2985,10 @@ def too_long(*_) -> None:
                       look=server.look)
 
 
-def interrupted(number: int, _frame) -> None:
+def interrupted(number: int, frame) -> None:
     Result.records.interrupted = f"interrupted by {signal.Signals(number).name}"
-    raise KeyboardInterrupt
+    if not Uninterrupted.delays(interrupted, number, frame):
+        raise KeyboardInterrupt
 
 
 def main() -> NoReturn:

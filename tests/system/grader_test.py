@@ -21,7 +21,7 @@ import tempfile
 import time
 import unittest
 import xml.etree.ElementTree
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 import support
 import test                             # tests/test.py, not Python's own
@@ -42,6 +42,16 @@ listener = socket.create_server(("", int(sys.argv[1])))
 client = listener.accept()[0]
 while True:
     client.sendall(b"x" * 31 + b"\\n")
+"""
+
+STUBBORN = """
+import pathlib, signal, socket, sys
+listener = socket.create_server(("", int(sys.argv[1])))
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[2]).touch())
+clients = []
+while True:
+    clients.append(listener.accept()[0])
+    print("accepted connection", flush=True)
 """
 
 NAIVE = """
@@ -72,6 +82,16 @@ def grade(*arguments: str, server: str = STEP6) -> Tuple[int, str]:
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
                           universal_newlines=True)
     return done.returncode, done.stdout
+
+
+def servers_of(grader: int) -> List[int]:
+    """Those that a grader has started, and that still run (Linux)."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if b"CHATSRV_TEST_TOKEN=%d." % grader in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
 
 
 class GraderCase(unittest.TestCase):
@@ -172,6 +192,22 @@ class Files(GraderCase):
         self.assertTrue(1 <= results["score"] < 3, results)
         self.assertEqual(len(self.suite()), 3)
 
+    def test_terminated_beside_a_stubborn_server(self):
+        """A server that is slow to end does not outlive a grader that is interrupted."""
+        told = self.folder / "told"
+        server = self.folder / "server.py"
+        server.write_text(STUBBORN)
+        with subprocess.Popen([sys.executable, test.__file__, "--server",
+                               f"{sys.executable} {server} {{port}} {told}", "Test1"],
+                              stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL) as process:
+            end = time.monotonic() + 30
+            while not told.exists() and time.monotonic() < end:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.returncode, 1)
+        self.assertEqual(servers_of(process.pid), [])
+
     def test_terminated(self):
         """SIGTERM and ^C: the verdicts so far."""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,6 +222,7 @@ class Files(GraderCase):
                     time.sleep(0.01)
                 process.send_signal(number)
                 said = process.communicate()[0]
+            self.assertEqual(servers_of(process.pid), [])
             self.assertEqual(process.returncode, 1, said)
             self.assertRegex(said, r"Test1 +1 of 1 passed")
             self.assertIn(f"interrupted by {number.name}: 1 check not run", said)
