@@ -737,6 +737,7 @@ int main(int argc, char **argv)
         chat_wait();
         chat_go_on();
     }
+    dial_close(&chat.dial);
     if (chat.on_screen)
         screen_close(&chat.screen);
     if (chat.farewell[0] != '\0')

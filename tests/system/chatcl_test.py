@@ -31,7 +31,7 @@ import time
 import unittest
 
 from screen import Screen
-from support import reset_on_close
+from support import reset_on_close, wait_for
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CHATCL = shlex.split(os.environ.get("CHATCL", os.path.join(ROOT, "build", "chatcl")))
@@ -1075,6 +1075,14 @@ class TerminalTest(TerminalCase):
                 self.sees("> typed|")
                 self.type(keys)
                 self.ends(report)
+                self.assertTrue(wait_for(self.has_left_nobody), "it left a process")
+
+    def has_left_nobody(self) -> bool:
+        """Whether the client's process group is empty."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, 0)
+            return False
+        return True
 
     def test_server_comes_back(self) -> None:
         peer = self.start("-r")
