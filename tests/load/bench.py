@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the server against a yardstick, a step, and other servers that are installed.
 
-    make bench                       all, with curves for notes/plots/: a quarter of an hour
+    make bench                       all, with curves for notes/plots/: fifteen minutes
     make bench QUICK=1               the table only, with fewer rounds: under a minute
     make bench PEER='CMD {port}'     with one more chat server: it greets with `Welcome`
     make bench ROUNDS=3              with that many rounds for the table instead of seven
