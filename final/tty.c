@@ -237,17 +237,26 @@ enum tty_event tty_event(void)
     return (enum tty_event)event;
 }
 
-/* In an orphaned process group nothing stops: raw_start does not wait for a SIGCONT. */
+/* Is this program in the foreground of its terminal? */
+static bool in_foreground(void)
+{
+    return tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
+/*
+ * In an orphaned process group nothing stops: raw_start does not wait for a SIGCONT. Else
+ * the user may have set other keys meanwhile, with stty(1) for example.
+ */
 void tty_signal(int number)
 {
-    bool job = tcgetpgrp(STDIN_FILENO) == getpgrp();
-
     raw_end(number != SIGTSTP);
     if (number == SIGTSTP)
         signal_handle(SIGTSTP, SIG_DFL, 0);
-    kill(job ? 0 : getpid(), number);
+    kill(in_foreground() ? 0 : getpid(), number);
     if (number == SIGTSTP)
         signal_handle(SIGTSTP, on_event_signal, SA_RESTART);
+    if (!tty.raw && in_foreground())
+        tcgetattr(STDIN_FILENO, &tty.before);
     raw_start();
 }
 

@@ -956,6 +956,21 @@ class TerminalTest(TerminalCase):
         peer.socket.close()
         self.ends("exited 0")
 
+    def test_keys_set_while_stopped(self) -> None:
+        self.start()
+        self.type("typed")
+        self.sees("> typed|")
+        self.type("\x1a")
+        self.ends("stopped")
+        self.modes[6][termios.VINTR] = b"\x18"
+        termios.tcsetattr(self.slave, termios.TCSANOW, self.modes)
+        os.write(self.order, b"g")
+        self.sees("Welcome", "> typed", "> typed|")
+        self.type("\x03!")
+        self.sees("> typed!|")
+        self.type("\x18")
+        self.ends("killed 2")
+
     def test_stopped_from_outside(self) -> None:
         """SIGSTOP cannot be caught: it is the shell that restores the terminal."""
         peer = self.start()
