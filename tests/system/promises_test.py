@@ -188,8 +188,10 @@ def to_background(path: str) -> str:
               "termios.tcsetattr(terminal, termios.TCSANOW, modes)\n"
               "foreground = os.fork()\n"
               "if not foreground:\n"
+              "    os.setpgid(0, 0)\n"
               "    os.execvp('sleep', ['sleep', '60'])     # our end is its hang-up\n"
-              "os.setpgid(foreground, foreground)\n"
+              "try: os.setpgid(foreground, foreground)\n"
+              "except PermissionError: pass    # it has done so, and become sleep\n"
               "os.tcsetpgrp(terminal, foreground)\n"
               "os.dup2(terminal, 1)\n"
               "os.execvp(sys.argv[2], sys.argv[2:])\n")
