@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 
 enum { ACCEPT_PAUSE_MS = 1000 }; /* how long to wait for a free descriptor */
 enum { MESSAGE_MAX = 1024 };     /* bytes, newline excluded; a longer line is cut */
@@ -36,11 +37,21 @@ enum { PREFIX_MAX = 32 };        /* holds "Client #2147483647>> " */
 static struct {
     int loop;
     int listener;
-    int interest; /* what the loop watches the listener for; 0 in a pause */
-    int last;     /* the number that was given last */
-    int present;  /* how many clients there are */
+    int interest;      /* what the loop watches the listener for; 0 in a pause */
+    int64_t accept_at; /* when the last pause in accepting ended, or will end */
+    int last;          /* the number that was given last */
+    int present;       /* how many clients there are */
     struct client *clients;
 } server;
+
+/* Milliseconds on a clock that nobody sets. */
+static int64_t clock_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 struct client {
     int fd;
@@ -166,6 +177,7 @@ static void on_connection(void)
         client_open(fd);
     } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         warn("accept");
+        server.accept_at = clock_ms() + ACCEPT_PAUSE_MS;
         listener_watch(0);
     }
 }
@@ -308,7 +320,8 @@ int main(int argc, char **argv)
         int n = evloop_wait(server.loop, &event, 1, timeout);
         if (n < 0)
             err(1, "evloop_wait");
-        listener_watch(EVLOOP_READ);
+        if (clock_ms() >= server.accept_at)
+            listener_watch(EVLOOP_READ);
         if (n > 0)
             on_event(event.data, event.ready);
     }

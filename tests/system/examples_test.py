@@ -1338,17 +1338,24 @@ class TestSechat(ExampleTest):
         self.assertEqual(server.stop(), -signal.SIGTERM)
 
     def test_out_of_descriptors(self):
+        """it tries once a second, whatever the others say meanwhile"""
         limit = 12
         server = self.server(
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
-        clients = []
+        (one, _), (two, _) = self.join(), self.join()
+        began, clients = time.monotonic(), []
         while "accept: " not in server.errors():
             clients.append(self.connect(self.port))
-            wait_until(lambda: len(clients) == server.output().count(" connected, ") or
-                       "accept: " in server.errors(), "the client or the limit")
+            wait_until(lambda: len(clients) + 2 == server.output().count(" connected, ")
+                       or "accept: " in server.errors(), "the client or the limit")
+        for _ in range(100):
+            one.send(b"hello\n")
+            self.assertEqual(two.line(), "Client #1>> hello\n")
+        tries = server.errors().count("accept: ")
+        self.assertLessEqual(tries, 1 + time.monotonic() - began)
         self.assert_idle(server)
         clients[0].close()
-        server.line("^Client #%d connected, " % len(clients))
+        server.line("^Client #%d connected, " % (len(clients) + 2))
         self.assertEqual(server.stop(), -signal.SIGTERM)
 
     def test_idle(self):
