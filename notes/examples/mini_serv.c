@@ -26,7 +26,8 @@
  *   - fd_set has room for descriptors below FD_SETSIZE (1024), and FD_SET() does not
  *     check. A client with a higher one is closed at once, without a number.
  *   - When accept() fails, for want of descriptors perhaps, the listener would stay
- *     readable and select() would spin: it is left alone for a second.
+ *     readable and select() would spin: it is left alone until something else happens,
+ *     but no longer than a second. A full second would take a clock, and none is allowed.
  *   - Never disconnecting anybody has its price: what lazy clients do not read fills
  *     memory.
  *   - setsockopt() is not allowed, so no SO_REUSEADDR: after a stop the port may be taken
