@@ -54,8 +54,11 @@ static volatile sig_atomic_t stopped; /* the number of the signal that said so *
 
 static void on_signal(int number)
 {
-    if (number != SIGCHLD) /* that one has only to wake pselect() */
-        stopped = number;
+    if (number == SIGCHLD) /* that one has only to wake pselect() */
+        return;
+    stopped = number;
+    signal(SIGTERM, SIG_DFL); /* a second one, whichever, ends the program, as ever */
+    signal(SIGINT, SIG_DFL);
 }
 
 /* From here on signals wait until connection_wait() sleeps. */
@@ -71,10 +74,8 @@ static void signals_catch(void)
     if (sigprocmask(SIG_BLOCK, &caught, &server.asleep) < 0)
         err(1, "sigprocmask");
     sigemptyset(&action.sa_mask);
-    if (sigaction(SIGCHLD, &action, NULL) < 0)
-        err(1, "sigaction");
-    action.sa_flags = (int)SA_RESETHAND; /* the second one ends the program, as ever */
-    if (sigaction(SIGTERM, &action, NULL) < 0 || sigaction(SIGINT, &action, NULL) < 0)
+    if (sigaction(SIGTERM, &action, NULL) < 0 || sigaction(SIGINT, &action, NULL) < 0 ||
+        sigaction(SIGCHLD, &action, NULL) < 0)
         err(1, "sigaction");
 }
 

@@ -282,16 +282,18 @@ class TestFiles(HttpTest):
             self.assertEqual(server.errors(), "")
 
     def test_second_signal(self):
-        """ends the server at once; its transfer goes on"""
+        """ends the server at once, also if it is the other one; its transfer goes on"""
         large = os.urandom(8 << 20)
         self.file("large", large)
-        server = self.server()
-        client = self.ask(b"/large")
-        client.socket.recv(1)
-        server.process.send_signal(signal.SIGTERM)
-        wait_until(self.refused, "the listener's end")
-        self.assertEqual(server.stop(), -signal.SIGTERM)
-        self.assertTrue(self.rest(client).endswith(b"\r\n\r\n" + large))
+        for first in signal.SIGTERM, signal.SIGINT:
+            for second in signal.SIGTERM, signal.SIGINT:
+                server = self.server()
+                client = self.ask(b"/large")
+                client.socket.recv(1)
+                server.process.send_signal(first)
+                wait_until(self.refused, "the listener's end")
+                self.assertEqual(server.stop(second), -second)
+                self.assertTrue(self.rest(client).endswith(b"\r\n\r\n" + large))
 
     def test_wrong_usage(self):
         for args in ([], [".", "x"], [".", "70000"], [".", "0", "0"], [".", ""],
