@@ -177,7 +177,7 @@ static void on_writable(struct client *client)
     if (n >= 0) {
         client->out += n;
         client->out_len -= (size_t)n;
-    } else if (errno != EAGAIN && errno != EINTR) {
+    } else if (errno != EAGAIN && errno != EINTR && client->out != NULL) {
         client_fail(client, "send");
     }
     if (client->out_len == 0)

@@ -60,6 +60,8 @@ struct client {
 static void client_fail(struct client *client, const char *call)
 {
     warn("client %d: %s", client->fd, call);
+    free(client->buffer);
+    client->buffer = NULL;
     client->out = NULL;
     client->out_len = 0;
     shutdown(client->fd, SHUT_WR); /* if it is still there, it sees the end and leaves */
@@ -216,7 +218,7 @@ static void on_writable(struct client *client)
     if (n >= 0) {
         client->out += n;
         client->out_len -= (size_t)n;
-    } else if (errno != EAGAIN && errno != EINTR) {
+    } else if (errno != EAGAIN && errno != EINTR && client->out != NULL) {
         client_fail(client, "send");
     }
     if (client->out_len == 0)

@@ -94,6 +94,8 @@ struct client {
 static void client_fail(struct client *client, const char *call)
 {
     warn("client %d: %s", client->fd, call);
+    free(client->buffer);
+    client->buffer = NULL;
     client->out = NULL;
     client->out_len = 0;
     shutdown(client->fd, SHUT_WR); /* if it is still there, it sees the end and leaves */

@@ -59,7 +59,7 @@ struct client {
     int interest;           /* what the loop watches fd for */
     char line[MESSAGE_MAX]; /* the message that is being received, */
     size_t line_len;        /* so far */
-    const char *out;        /* the bytes that wait to be sent, */
+    const char *out;        /* the bytes that wait to be sent; NULL: it failed, */
     size_t out_len;         /* how many they are */
     char *buffer;           /* where they wait */
     size_t buffer_end;      /* where free space begins in it */
@@ -71,6 +71,9 @@ struct client {
 static void client_fail(struct client *client, const char *call)
 {
     warn("Client #%d: %s", client->number, call);
+    free(client->buffer);
+    client->buffer = NULL;
+    client->out = NULL;
     client->out_len = 0;
     shutdown(client->fd, SHUT_RDWR);
 }
@@ -104,6 +107,8 @@ static int buffer_reserve(struct client *client, size_t len)
 /* Queues bytes behind those that wait: the socket may have no room for them now. */
 static void client_send(struct client *client, const char *bytes, size_t len)
 {
+    if (client->out == NULL)
+        return; /* it has been given up */
     if (buffer_reserve(client, len) < 0) {
         client_fail(client, "malloc");
         return;
@@ -231,7 +236,7 @@ static void on_writable(struct client *client)
     if (n >= 0) {
         client->out += n;
         client->out_len -= (size_t)n;
-    } else if (errno != EAGAIN && errno != EINTR) {
+    } else if (errno != EAGAIN && errno != EINTR && client->out != NULL) {
         client_fail(client, "send");
     }
     if (client->out_len == 0)

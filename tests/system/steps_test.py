@@ -10,6 +10,7 @@ import difflib
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -29,6 +30,8 @@ STEPS = pathlib.Path(os.environ.get("STEPS", "build/check/native/steps"))
 VISITS = 10000
 BACKLOG = 100                           # visitors at a time: musl's SOMAXCONN is 128
 GROWTH_MAX = 128 << 10                  # bytes of memory, so not even 16 a visit
+LITTLE_MEMORY = 16 << 20
+LINE = b"%1000d\n" % 0
 
 
 def program(number: int) -> str:
@@ -228,6 +231,32 @@ class Resources(unittest.TestCase):
                 crowd[-1].send(b"served at last\n")
                 server.expect_log(b"served at last")
                 server.expect_alive()
+
+    def test_no_memory(self):
+        """When there is none for what a client does not read, it is given up, once."""
+        for number in (5, 6):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                deaf = server.connect(receive_buffer=4096)
+                deaf.line()     # now all that it starts with is there
+                if server.is_sanitized():
+                    self.skipTest("a sanitizer's memory cannot be limited")
+                before = server.memory("VmRSS")
+                limit = server.memory("VmSize") + LITTLE_MEMORY
+                resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
+                said = 0
+                while said < 4 * LITTLE_MEMORY and not server.stderr.lines:
+                    deaf.send(LINE * 100)
+                    said += len(LINE) * 100
+                support.wait_until(     # what it says is still read, but nothing waits
+                    lambda: server.memory("VmRSS") - before < LITTLE_MEMORY // 16,
+                    "its memory to be given back")
+                deaf.reset()
+                server.expect_log(TERMINATED)
+                server.process.terminate()
+                server.stderr.reader.join(DEADLINE)
+                warnings = server.stderr.lines
+                self.assertEqual([b": malloc: " in line for line in warnings], [True],
+                                 warnings)
 
     def test_leak(self):
         """Step 2 runs out of descriptors, as it never closes one, but does not spin."""
