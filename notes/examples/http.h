@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 enum { REQUEST_MAX = 8192 }; /* bytes up to the empty line; a browser needs about 1000 */
+enum { LOG_LINE = 480 };     /* with a status it is below any PIPE_BUF: one write */
 enum { UNKNOWN = -1 };       /* the body's len: the end of the connection will tell */
 /* In place of a status: no whole request, or no whole answer. */
 enum { CLIENT_GONE = -1 };
@@ -89,17 +90,23 @@ static inline int request_read(struct request *request)
     return 0;
 }
 
-/* Prints the request's first line; control bytes as \xNN, so that nobody forges a log. */
-static inline void request_print(const struct request *request)
+/*
+ * Writes the request's first line to line[LOG_LINE], cut if it is too long. So that
+ * nobody forges a log, control bytes become \xNN, and who prints the line prints all of
+ * it at once: what is printed in parts has other processes' lines in between.
+ */
+static inline void request_show(const struct request *request, char *line)
 {
-    for (size_t i = 0; i < request->len && request->bytes[i] != '\n'; i++) {
-        unsigned char byte = (unsigned char)request->bytes[i];
-        if (byte == '\r' && i + 1 < request->len && request->bytes[i + 1] == '\n')
+    const char *bytes = request->bytes;
+    size_t len = 0;
+
+    line[0] = '\0';
+    for (size_t i = 0; i < request->len && bytes[i] != '\n' && len + 4 < LOG_LINE; i++) {
+        unsigned char byte = (unsigned char)bytes[i];
+        if (byte == '\r' && i + 1 < request->len && bytes[i + 1] == '\n')
             break;
-        if (byte < ' ' || byte >= 0x7f)
-            printf("\\x%02x", byte);
-        else
-            putchar(byte);
+        len += (size_t)snprintf(line + len, LOG_LINE - len,
+                                byte < ' ' || byte >= 0x7f ? "\\x%02x" : "%c", byte);
     }
 }
 

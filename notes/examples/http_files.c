@@ -172,6 +172,7 @@ static void client_serve(int client)
 {
     struct request request = {.client = client};
     int status, buffer = SEND_BUFFER;
+    char line[LOG_LINE];
 
     request.patience_ms = (int)server.patience * 1000;
     if (fcntl(client, F_SETFL, O_NONBLOCK) < 0 ||
@@ -181,13 +182,13 @@ static void client_serve(int client)
     if ((status = request_read(&request)) == CLIENT_GONE)
         return;
     alarm(0);
-    request_print(&request); /* before it is cut up */
+    request_show(&request, line); /* before it is cut up */
     status = status == 0 ? request_answer(&request) : failure_send(&request, status);
     if (status == CLIENT_GONE) {
-        printf(": not complete\n");
+        printf("%s: not complete\n", line);
         return;
     }
-    printf(": %d\n", status);
+    printf("%s: %d\n", line, status);
     /* To close with input unread would reset the connection, and the end of the answer
        could be lost. So: first no more output, then its input until it closes as well. */
     shutdown(client, SHUT_WR);

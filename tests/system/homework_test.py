@@ -183,6 +183,29 @@ class TestFiles(HttpTest):
         self.assertIn("\nGET /x\\x1b[2J\\x0dx HTTP/1.1: 404\n", server.output())
         self.finish(server)
 
+    def test_nobody_forges_a_log_line(self):
+        """by a first line so long that a part of it is written before the rest"""
+        self.file("large", bytes(8 << 20))
+        self.file("small", b"yes")
+        server = self.server()
+        request = b"GET /large HTTP/1.1"
+        clients = [self.ask(request.ljust(len_before, b".") + b"GET /x HTTP/1.1\r\n\r\n")
+                   for len_before in (512, 1024, 4096)]     # what libc may write at once
+        clients.append(self.ask(b"GET /large HTTP/1.1" + 8000 * b"\x1b" + b"\r\n\r\n"))
+        for client in clients:
+            client.socket.recv(1)
+        self.assertEqual(self.get(b"/small")[0], 200)
+        server.line("GET /small HTTP/1.1: 200$")
+        for client in clients:
+            self.rest(client)
+        self.finish(server)
+        lines = server.output().splitlines()[1:]
+        self.assertEqual(lines[0], "GET /small HTTP/1.1: 200")
+        for line in lines[1:5]:
+            self.assertRegex(line, r"^GET /large HTTP/1\.1(\.+|(\\x1b)+): 200$")
+            self.assertLess(len(line), 512)
+        self.assertEqual(lines[5:], ["stopping: Terminated"])
+
     def test_long_requests(self):
         """are refused, beyond 8192 bytes; and what else comes does not lose the answer"""
         self.file("x", b"yes")
