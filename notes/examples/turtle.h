@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TURTLE_LINE = 100 };   /* bytes of a command, '\n' excluded; longer ones are cut */
-enum { TURTLE_ANSWER = 128 }; /* bytes that hold any answer and a '\0' */
+enum { TURTLE_LINE = 100 };     /* bytes of a command; the rest of its line is dropped */
+enum { TURTLE_ANSWER = 128 };   /* bytes that hold any answer and a '\0' */
 enum { TURTLE_STEP = 1000000 }; /* the turtle goes no farther at once, so sums fit */
 
 struct turtle {

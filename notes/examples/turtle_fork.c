@@ -34,18 +34,33 @@
 enum { BACKLOG = 5 };
 enum { CLIENT_LEFT = 0, STOP_SERVER = 3 }; /* exit codes of a child; 1 is err()'s */
 
+/*
+ * Reads a line into line[TURTLE_LINE + 1], as text. What is too long for that is read to
+ * the end of the line, and dropped: one line, one answer. Returns whether there was one.
+ */
+static int line_read(FILE *from, char *line)
+{
+    size_t len = 0;
+    int byte;
+
+    while ((byte = getc(from)) != EOF && byte != '\n')
+        if (len < TURTLE_LINE)
+            line[len++] = (char)byte;
+    text_make(line, len);
+    return len > 0 || byte != EOF;
+}
+
 /* Serves one client until it leaves. Returns the exit code of the process. */
 static int child_run(int fd)
 {
     struct turtle turtle = {0, 0};
-    char line[TURTLE_LINE + 2]; /* with '\n' and '\0' */
+    char line[TURTLE_LINE + 1];
     char answer[TURTLE_ANSWER];
-    FILE *client = fdopen(fd, "r"); /* it gathers lines, however the bytes come */
+    FILE *client = fdopen(fd, "r"); /* bytes from it one by one, however they come */
 
     if (client == NULL)
         err(1, "fdopen");
-    while (fgets(line, sizeof line, client) != NULL) {
-        text_make(line, strcspn(line, "\n"));
+    while (line_read(client, line)) {
         printf("server_fork %ld: received from client: %s\n", (long)getpid(), line);
         if (command_find(line, "_exit") != NULL)
             return STOP_SERVER;
@@ -129,7 +144,7 @@ static int client_step(int fd, FILE *server, const char *line)
 static void client_run(const char *name, const char *folder)
 {
     struct sockaddr_un address = unix_address(folder, "turtle-server");
-    char line[TURTLE_LINE + 2];
+    char line[TURTLE_LINE + 1];
     FILE *server;
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
@@ -140,11 +155,9 @@ static void client_run(const char *name, const char *folder)
         err(1, "connect %s", address.sun_path);
     if ((server = fdopen(fd, "r")) == NULL)
         err(1, "fdopen");
-    while (fputs(">>: ", stdout) >= 0 && fgets(line, sizeof line, stdin) != NULL) {
-        line[strcspn(line, "\n")] = '\0';
+    while (fputs(">>: ", stdout) >= 0 && line_read(stdin, line))
         if (!client_step(fd, server, line))
             break;
-    }
     if (feof(stdin))
         putchar('\n'); /* after the prompt that got no answer */
     fclose(server);

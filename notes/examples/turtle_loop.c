@@ -36,11 +36,12 @@
 #include <unistd.h>
 
 enum { CLIENTS_MAX = 64 }; /* far below any limit of descriptors */
+enum { IN_MAX = 1024 };    /* bytes that wait to be obeyed; more than a line */
 
 struct client {
     int fd;       /* -1: this place is free */
     int interest; /* READ, or WRITE while bytes of an answer wait */
-    char in[TURTLE_LINE + 1];
+    char in[IN_MAX];
     size_t in_len;
     char out[TURTLE_ANSWER + 1];
     size_t out_len;
@@ -128,14 +129,12 @@ static int on_line(struct client *client, const char *line)
     return 0;
 }
 
-/* Returns the length of the first line that has come, '\n' included; 0: none has. */
+/* Returns the len of the first line that has come, '\n' included; 0: none has. */
 static size_t line_find(const struct client *client)
 {
     const char *end = memchr(client->in, '\n', client->in_len);
 
-    if (end != NULL)
-        return (size_t)(end + 1 - client->in);
-    return client->in_len == sizeof client->in ? client->in_len : 0;
+    return end != NULL ? (size_t)(end + 1 - client->in) : 0;
 }
 
 /* Returns 0 after sending what there was room for, or -1 if the client is gone. */
@@ -156,12 +155,13 @@ static int client_flush(struct client *client)
 /* Obeys lines for as long as the answers can be sent. Returns as client_flush() does. */
 static int client_obey(struct client *client)
 {
-    char line[sizeof client->in + 1];
+    char line[TURTLE_LINE + 1];
     size_t len;
 
     while (client->out_len == 0 && (len = line_find(client)) > 0) {
-        memcpy(line, client->in, len);
-        text_make(line, line[len - 1] == '\n' ? len - 1 : len);
+        size_t text_len = len - 1 < TURTLE_LINE ? len - 1 : TURTLE_LINE;
+        memcpy(line, client->in, text_len);
+        text_make(line, text_len);
         client->in_len -= len;
         memmove(client->in, client->in + len, client->in_len);
         if (on_line(client, line) < 0 || client_flush(client) < 0)
@@ -178,6 +178,8 @@ static int client_read(struct client *client)
 
     if (n > 0) {
         client->in_len += (size_t)n;
+        if (client->in_len == IN_MAX && line_find(client) == 0)
+            client->in_len = TURTLE_LINE; /* the rest of so long a line is dropped */
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
         client_close(client, n == 0 ? "end of file" : strerror(errno));
         return -1;

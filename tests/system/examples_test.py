@@ -626,7 +626,9 @@ class TurtleTest(ExampleTest):
         self.ask(client, "run 99999999999999999999 -99999999999999999999",
                  "Turtle travel to <1000006:-999984>")
         self.ask(client, "", "Turtle does not know this command")
-        self.ask(client, "say " + "x" * 96, 'Turtle said "%s"' % ("x" * 96))
+        for len_too_much in 0, 1, 2, 5000:
+            self.ask(client, "say " + "x" * (96 + len_too_much),
+                     'Turtle said "%s"' % ("x" * 96))
         self.leave(client)
 
     def check_pieces(self):
@@ -638,6 +640,15 @@ class TurtleTest(ExampleTest):
         stream.sendall(b"it\n")
         self.assertEqual(stream.makefile().read(), "Turtle travel to <1:2>\n"
                          "Turtle travel to <2:4>\nTurtle travel to <3:6>\n")
+
+    def check_long_lines(self):
+        """One answer each; the end of a line that is too long is no command."""
+        stream = self.stream()
+        for len_too_much in 0, 1, 2, 901, 924, 925, 9999:
+            stream.sendall(b"say " + b"x" * 96 + b"y" * len_too_much + b"\n")
+        stream.sendall(b"say" + b" " * 97 + b"quit\nquit\n")
+        self.assertEqual(stream.makefile().read(), 'Turtle said "%s"\n' % ("x" * 96) * 7
+                         + "Turtle says nothing\n")
 
 
 class TestTurtleFork(TurtleTest):
@@ -669,6 +680,7 @@ class TestTurtleFork(TurtleTest):
         server = self.server()
         self.check_commands()
         self.check_pieces()
+        self.check_long_lines()
         self.end_server(server)
         self.assertIn("server: stopping\n", server.output())
         server.line("^server_fork [0-9]+: received from client: run 13 10$")
@@ -794,6 +806,7 @@ class TestTurtleLoop(TurtleTest):
     def test_pieces(self):
         server = self.server()
         self.check_pieces()
+        self.check_long_lines()
         self.leave(self.client("A"), "_exit")
         self.assert_ended(server)
 
