@@ -54,6 +54,7 @@
 
 enum { RECV_MAX = 65536 }; /* bytes of one client, then the next has its turn */
 enum { NUMBER_MAX = 32 };  /* holds "client 2147483647: " */
+enum { PORT_MAX = 5 };     /* digits of a port */
 
 #ifdef MSG_NOSIGNAL
 enum { SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
@@ -319,7 +320,8 @@ int main(int argc, char **argv)
 {
     if (argc != 2)
         die("Wrong number of arguments\n");
-    server.listener = listener_open(atoi(argv[1]));
+    /* Of a number that is no int, atoi() may make any other one. */
+    server.listener = listener_open(strlen(argv[1]) <= PORT_MAX ? atoi(argv[1]) : 0);
     for (;;) {
         struct timeval rest = {.tv_sec = 1};
         fd_set readable, writable;

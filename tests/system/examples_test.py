@@ -21,7 +21,7 @@ import tempfile
 import time
 import unittest
 
-from support import has_ipv6, reset_on_close, unacknowledged, wait_until
+from support import free_ports, has_ipv6, reset_on_close, unacknowledged, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCES = os.path.join(ROOT, "notes", "examples")
@@ -980,7 +980,9 @@ class TestMiniServ(ExampleTest):
         with socket.socket() as taken:
             taken.bind((LOCALHOST, 0))
             taken.listen()
-            for port in (str(taken.getsockname()[1]), "0", "-1", "65536", "x", ""):
+            beyond_int = str((1 << 32) + free_ports(1)[0])
+            for port in (str(taken.getsockname()[1]), "0", "-1", "65536", "x", "",
+                         beyond_int):
                 program = self.start("mini_serv", port)
                 self.assertEqual(program.end(), 1, port)
                 self.assertEqual(program.errors(), "Fatal error\n")
