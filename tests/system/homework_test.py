@@ -383,21 +383,31 @@ class TestPrograms(HttpTest):
 
     @unittest.skipUnless(os.path.exists("/proc/self/fd"), "needs Linux's /proc")
     def test_descriptors_and_signals(self):
-        """nothing is open but the three; signals are as they were before the server"""
+        """nothing is open but the three; the server's own signals have their default
+        action, all else about signals is as it was before the server"""
         self.script("open", "ls /proc/$$/fd\n")
         # No shell, which would unblock the signals.
         cat = os.fsencode(shutil.which("cat"))
         self.file("signals", b"#!" + cat + b" /proc/self/status\n", 0o755)
-        server = self.server()
+        server = self.server(preexec_fn=self.signals_strange)
         found = set(self.get(b"/open")[2].split())
         found -= {b"10", b"255"}        # where shells keep the script
         self.assertEqual(found, {b"0", b"1", b"2"})
-        masks = [int(mask, 16) for mask in re.findall(
-            b"^Sig(?:Blk|Ign):\t([0-9a-f]+)$", self.get(b"/signals")[2], re.M)]
-        self.assertEqual(len(masks), 2)
-        for number in signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD:
-            self.assertFalse((masks[0] | masks[1]) & 1 << number - 1, number)
+        blocked, ignored = (int(mask, 16) for mask in re.findall(
+            b"^Sig(?:Blk|Ign):\t([0-9a-f]+)$", self.get(b"/signals")[2], re.M))
+        for number in self.ITS_OWN:
+            self.assertFalse((blocked | ignored) & 1 << number - 1, number)
+        self.assertTrue(blocked & 1 << signal.SIGUSR1 - 1)
+        self.assertTrue(ignored & 1 << signal.SIGHUP - 1)
         self.finish(server)
+
+    ITS_OWN = signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD
+
+    def signals_strange(self):
+        """How a server may find them that somebody starts from a script."""
+        for number in self.ITS_OWN + (signal.SIGHUP,):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 
     def test_output_exactly(self):
         large = bytes(range(256)) * 4096
