@@ -9,7 +9,7 @@
  *     (RFC 3875) below, and nothing else that the server has in its own.
  *   - A new program inherits which signals are blocked and which are ignored. Here the
  *     same ones are blocked as when the server was started; those that the server itself
- *     catches or ignores have their default action again, and all others stay as they were.
+ *     catches or ignores have their default action again, all others stay as they were.
  *   - It has a process group of its own: a ^C, which is meant for the server, does not
  *     reach it. And all of the group is killed when its output has ended, when nothing
  *     came for `patience` seconds, or when the client does not take it.

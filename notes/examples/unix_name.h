@@ -3,10 +3,11 @@
  *
  * Interface: unix_bind() gives a socket a name in a folder. The name is a file; it stays
  * when the socket is closed, and while it is there nobody else can have it. So it is
- * removed when the program ends: by exit(), after err() too, and by ^C or kill. Only kill
- * -9 leaves it behind; the next bind() then says that the address is in use, and one
- * removes it. (To unlink() whatever is there before bind() is a common remedy, and takes
- * the name away from a server that is running.) A program has one such name.
+ * removed when the program ends: by exit(), after err() too, and by one of the signals
+ * below. A crash or kill -9 leaves it behind; the next bind() then says that the address
+ * is in use, and one removes it. (To unlink() whatever is there before bind() is a common
+ * remedy, and takes the name away from a server that is running.) A program has one such
+ * name.
  */
 #ifndef UNIX_NAME_H
 #define UNIX_NAME_H
@@ -49,6 +50,9 @@ static inline void unix_unname(void)
     unix_own.sun_path[0] = '\0';
 }
 
+/* ^C, kill, ^\, a terminal that is closed, an output that nobody reads any more. */
+static const int DEADLY[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGPIPE};
+
 static inline void unix_on_signal(int number)
 {
     unix_unname();
@@ -65,8 +69,9 @@ static inline void unix_bind(int fd, const char *folder, const char *name)
         err(1, "bind %s", address.sun_path);
     unix_own = address;
     atexit(unix_unname);
-    signal(SIGINT, unix_on_signal);
-    signal(SIGTERM, unix_on_signal);
+    for (size_t i = 0; i < sizeof DEADLY / sizeof DEADLY[0]; i++)
+        if (signal(DEADLY[i], unix_on_signal) == SIG_IGN)
+            signal(DEADLY[i], SIG_IGN); /* by nohup, or by the program itself */
 }
 
 /* For the child after fork(): the name is its parent's, and so is its removal. */

@@ -30,6 +30,7 @@ BINARIES = os.path.abspath(
 DEADLINE = 20  # seconds for anything that is waited for; a slow machine under load
 FD_SETSIZE = 1024
 LOCALHOST = "127.0.0.1"
+DEADLY = [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP]
 
 
 def process_table():
@@ -48,6 +49,13 @@ def process_table():
                                  stdout=subprocess.PIPE, text=True, check=True).stdout
         for pid, parent, state in map(str.split, listing.splitlines()):
             yield int(pid), int(parent), state[0]
+
+
+def signals_default():
+    """For a program that a signal shall end, whatever this one was started with."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in DEADLY:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def source(name):
@@ -475,14 +483,15 @@ class TestPing(ExampleTest):
 
     PROMPT = "type the string: "
 
-    def server(self):
-        server = self.start("ping_dgram", "server", self.folder)
+    def server(self, **options):
+        server = self.start("ping_dgram", "server", self.folder, **options)
         wait_until(lambda: os.path.exists(os.path.join(self.folder, "ping-server")),
                    "the server's name")
         return server
 
-    def client(self):
-        return self.start("ping_dgram", "client", self.folder, stdin=subprocess.PIPE)
+    def client(self, **options):
+        return self.start("ping_dgram", "client", self.folder, stdin=subprocess.PIPE,
+                          **options)
 
     def ask(self, client, text, answer):
         """Types a text; its answer has to be the last thing that the client shows."""
@@ -549,11 +558,13 @@ class TestPing(ExampleTest):
         self.assert_nothing_left()
 
     def test_killed_ones_leave_no_name(self):
-        server, client = self.server(), self.client()
-        self.ask(client, "ping", "pong!")
-        self.assertEqual(client.stop(signal.SIGINT), -signal.SIGINT)
-        self.assertEqual(server.stop(signal.SIGTERM), -signal.SIGTERM)
-        self.assert_nothing_left()
+        for number in DEADLY + [signal.SIGPIPE]:
+            server = self.server(preexec_fn=signals_default)
+            client = self.client(preexec_fn=signals_default)
+            self.ask(client, "ping", "pong!")
+            self.assertEqual(client.stop(number), -number)
+            self.assertEqual(server.stop(number), -number)
+            self.assert_nothing_left()
 
     def test_long_lines_and_bytes_that_are_no_text(self):
         server, client = self.server(), self.client()
@@ -654,8 +665,8 @@ class TurtleTest(ExampleTest):
 class TestTurtleFork(TurtleTest):
     """turtle_fork: a process and a turtle for each client."""
 
-    def server(self):
-        server = self.start("turtle_fork", "server", self.folder)
+    def server(self, **options):
+        server = self.start("turtle_fork", "server", self.folder, **options)
         server.line("^server: listening at %s$" % re.escape(self.name))
         return server
 
@@ -765,9 +776,10 @@ class TestTurtleFork(TurtleTest):
         self.end_server(server)
 
     def test_killed_server_leaves_no_name(self):
-        server = self.server()
-        self.assertEqual(server.stop(), -signal.SIGTERM)
-        self.assert_nothing_left()
+        for number in DEADLY:
+            server = self.server(preexec_fn=signals_default)
+            self.assertEqual(server.stop(number), -number)
+            self.assert_nothing_left()
 
     def test_wrong_usage(self):
         for args in ([], ["client"], ["server", "a", "b"], ["nobody"]):
@@ -777,9 +789,9 @@ class TestTurtleFork(TurtleTest):
 class TestTurtleLoop(TurtleTest):
     """turtle_loop: one process, one turtle, numbered clients, a log file."""
 
-    def server(self):
+    def server(self, **options):
         self.log_path = os.path.join(self.outputs, "turtle.log")
-        server = self.start("turtle_loop", self.log_path, self.folder)
+        server = self.start("turtle_loop", self.log_path, self.folder, **options)
         line = "started, process %d\n" % server.process.pid
         wait_until(lambda: line in self.log(), server.said)
         return server
@@ -919,9 +931,20 @@ class TestTurtleLoop(TurtleTest):
         self.assert_ended(server)
 
     def test_killed_server_leaves_no_name(self):
-        server = self.server()
-        self.assertEqual(server.stop(), -signal.SIGTERM)
-        self.assert_nothing_left()
+        for number in DEADLY:
+            server = self.server(preexec_fn=signals_default)
+            self.assertEqual(server.stop(number), -number)
+            self.assert_nothing_left()
+
+    def test_under_nohup(self):
+        """a terminal that is closed ends it no more than any other program"""
+        server = self.server(preexec_fn=lambda: signal.signal(signal.SIGHUP,
+                                                              signal.SIG_IGN))
+        server.process.send_signal(signal.SIGHUP)
+        client = self.client("A")
+        self.ask(client, "run 1 1", "Turtle travel to <1:1>")
+        self.leave(client, "_exit")
+        self.assert_ended(server)
 
     def test_wrong_usage(self):
         for args in ([], ["a", "b", "c"]):
