@@ -113,7 +113,7 @@ static void client_run(const char *folder)
     struct sockaddr_un server = unix_address(folder, "ping-server");
     struct timeval patience = {.tv_sec = PATIENCE};
     char name[40], line[MESSAGE_SIZE];
-    int fd, more = 1;
+    int fd, next, more = 1;
 
     snprintf(name, sizeof name, "ping-client-%ld", (long)getpid());
     fd = socket_open(folder, name);
@@ -124,6 +124,8 @@ static void client_run(const char *folder)
     while (more && fputs("type the string: ", stdout) >= 0 &&
            fgets(line, sizeof line, stdin) != NULL) {
         line[strcspn(line, "\n")] = '\0';
+        if (strlen(line) == MESSAGE_SIZE - 1 && (next = getchar()) != '\n')
+            ungetc(next, stdin); /* the line goes on */
         more = client_step(fd, line);
     }
     if (more)
