@@ -35,7 +35,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CLIENTS_MAX = 64 }; /* far below any limit of descriptors */
+enum { CLIENTS_MAX = 64 }; /* far below the usual limits of descriptors: 256 and more */
 enum { IN_MAX = 1024 };    /* bytes that wait to be obeyed; more than a line */
 
 struct client {
