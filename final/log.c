@@ -19,6 +19,7 @@ enum { LOG_SIZE = 256 * 1024 }; /* bytes, for a reader that falls behind for a m
 enum { EVENT_MAX = 256 };       /* bytes of a line of the server's own words */
 enum { RETRY_MAX_MS = 100 };    /* the longest pause before the next attempt to write */
 enum { LINES_LOST_MAX = 64 };   /* bytes of the line that tells how many are missing */
+enum { TERMINAL_MAX = 128 };    /* bytes at a time, if each costs two calls */
 
 /* How to write without waiting, which depends on what standard output is. */
 enum way {
@@ -132,16 +133,21 @@ static void log_drop(void)
 
 static void log_write(void)
 {
-    while (logged.start < logged.end) {
+    size_t end = logged.end;
+
+    if (logged.way == WAY_TERMINAL && end - logged.start > TERMINAL_MAX)
+        end = logged.start + TERMINAL_MAX;
+    while (logged.start < end) {
         ssize_t n = log_put(logged.bytes + logged.start, logged.end - logged.start);
         if (n > 0)
             logged.start += (size_t)n;
-        else if (!logged.dead)
-            return;
-        else
+        else if (logged.dead)
             log_drop();
+        else
+            return;
     }
-    logged.start = logged.end = 0;
+    if (logged.start == logged.end)
+        logged.start = logged.end = 0;
 }
 
 /*
