@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { DESCRIPTORS_KEPT = 16 };     /* for the log, the loop, listeners and the like */
+enum { DESCRIPTORS_KEPT = 24 };     /* for the log, the loop, listeners and the like */
 enum { DESCRIPTORS_MACOS = 10240 }; /* the most that macOS grants */
 
 static struct {

@@ -472,7 +472,7 @@ class Start(ChatsrvCase):
         """a -c above what descriptors allow is reported"""
         self.join(1)
         if not self.server.stderr.count(b"-c 1000: the limit of descriptors allows "
-                                        b"48 clients"):
+                                        b"40 clients"):
             self.server.fail("a line on stderr", "none")
 
     @rule(OWN, "setrlimit() up to the hard limit", options="-c 100",
