@@ -26,6 +26,16 @@ struct arrival {
 };
 
 /* Its memory stays until the batch of events is over, in which it may be named. */
+static void arrival_end(struct arrival *arrival)
+{
+    struct arrivals *all = arrival->all;
+
+    arrival->fd = -1;
+    timeout_end(&arrival->timeout);
+    timeout_begin(&all->closed, &arrival->timeout, *all->now);
+    all->count--;
+}
+
 static void arrival_close(struct arrival *arrival, const char *reason)
 {
     struct arrivals *all = arrival->all;
@@ -33,9 +43,7 @@ static void arrival_close(struct arrival *arrival, const char *reason)
     log_event("refused connection: %s (%s)", arrival->endpoint.text, reason);
     evloop_del(all->loop, arrival->fd, EVLOOP_READ);
     close(arrival->fd);
-    arrival->fd = -1;
-    timeout_end(&arrival->timeout);
-    timeout_begin(&all->closed, &arrival->timeout, *all->now);
+    arrival_end(arrival);
 }
 
 /* The header is complete: hands the connection over. */
@@ -47,8 +55,7 @@ static void on_header(struct arrival *arrival)
     int fd = arrival->fd;
 
     evloop_del(arrival->all->loop, fd, EVLOOP_READ);
-    timeout_end(&arrival->timeout);
-    free(arrival);
+    arrival_end(arrival);
     next(fd, &from);
 }
 
@@ -99,6 +106,7 @@ void arrivals_add(struct arrivals *arrivals, int fd, const struct sockaddr_stora
     arrival->from = *from;
     arrival->endpoint = endpoint;
     timeout_begin(&arrivals->waiting, &arrival->timeout, *arrivals->now);
+    arrivals->count++;
 }
 
 int64_t arrivals_next(const struct arrivals *arrivals)
@@ -115,9 +123,12 @@ bool arrivals_make_room(struct arrivals *arrivals)
 {
     struct arrival *oldest = arrival_of(timeouts_first(&arrivals->waiting));
 
-    if (oldest != NULL)
+    if (oldest == NULL)
+        return false;
+    on_readable(oldest, EVLOOP_READ); /* its header may be there, unread */
+    if (oldest->fd >= 0)
         arrival_close(oldest, "no PROXY header, and its descriptor is needed");
-    return oldest != NULL;
+    return true;
 }
 
 static void arrivals_free(struct arrivals *arrivals)

@@ -5,7 +5,7 @@
  * When its header is complete, the connection is handed over with the client's address,
  * and what stands behind the header is still in its socket. One that begins with
  * anything else, or takes too long, is closed, and the log says why; so is the oldest one
- * when its descriptor is needed.
+ * without a header when its descriptor is needed.
  */
 #ifndef ARRIVALS_H
 #define ARRIVALS_H
@@ -14,6 +14,7 @@
 #include "timeouts.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct arrivals {
@@ -21,7 +22,8 @@ struct arrivals {
     int loop;
     const int64_t *now; /* the caller's clock, in milliseconds */
     struct timeouts waiting;
-    struct timeouts closed; /* a batch of events may still name them */
+    struct timeouts closed; /* or handed over; a batch of events may still name them */
+    size_t count;           /* of those who wait */
 };
 
 /* Makes an empty set. on_newcomer, loop and now are set by the caller. */
@@ -33,7 +35,10 @@ void arrivals_add(struct arrivals *arrivals, int fd, const struct sockaddr_stora
 /* When the first one's time is over, in milliseconds; INT64_MAX: never. */
 int64_t arrivals_next(const struct arrivals *arrivals);
 
-/* Closes the one that has waited longest. Returns whether there was one. */
+/*
+ * Hands over the one that has waited longest, if its header has come, or else closes it.
+ * Returns whether there was one.
+ */
 bool arrivals_make_room(struct arrivals *arrivals);
 
 /* Closes those whose time was over at that moment, in milliseconds. Between batches. */

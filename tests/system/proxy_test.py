@@ -246,6 +246,32 @@ class Few(Proxied):
         self.assertEqual(self.server.log.count(b"trying again in a second"), 0)
 
 
+    def test_crowd_with_headers(self):
+        """A header that has come counts, even if there was no time yet to read it."""
+        with self.server.paused():
+            crowd = [self.client(text_header("192.0.2.7")) for _ in range(60)]
+        full = b"Server full\n"
+        answers = {client.read(len(full)) for client in crowd}
+        self.assertEqual(answers, {WELCOME[:len(full)], full})
+        self.assertEqual(self.server.log.count(b"descriptor is needed"), 0)
+
+
+class Paused(Proxied):
+    """The server is stopped for longer than a header may take."""
+
+    def test_headers_that_came_meanwhile(self):
+        """Headers that have come are read before anybody is judged by the clock."""
+        crowd = [self.client() for _ in range(600)]
+        self.member("192.0.2.1")        # so they have been accepted
+        with self.server.paused():
+            for client in crowd[:300]:
+                client.send(b"P")
+            for client in crowd[300:]:
+                client.send(text_header("192.0.2.7"))
+            time.sleep(5.2)
+        for client in crowd[300:]:
+            self.assertEqual(client.read(len(WELCOME)), WELCOME)
+
 class OfOneAddress(Proxied):
     OPTIONS = "-p -i 2"
 
