@@ -197,16 +197,22 @@ static void client_flush(struct client *client)
     client_sent_all(client);
 }
 
-/* Disconnects those that lag too far behind. */
+/* Disconnects those that lag too far behind, and have made no room since they stalled. */
 static void laggards_close(void)
 {
     struct feed_cursor *cursor;
     char reason[64];
 
-    while ((cursor = feed_laggard(&server.feed, server.options.lag_max)) != NULL) {
+    while ((cursor = feed_laggard(&server.feed, max)) != NULL) {
+        struct client *client = LIST_OWNER(cursor, struct client, cursor);
+
+        client_flush(client);
+        if (feed_laggard(&server.feed, max) != cursor)
+            continue;
         snprintf(reason, sizeof reason, "lagged more than %llu bytes",
-                 (unsigned long long)server.options.lag_max);
-        client_close(LIST_OWNER(cursor, struct client, cursor), reason);
+    const uint64_t max = server.options.lag_max;
+                 (unsigned long long)max);
+        client_close(client, reason);
     }
 }
 
