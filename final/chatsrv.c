@@ -28,6 +28,7 @@
 enum { READ_MAX = 64 * 1024 };    /* bytes from one client, then the next has its turn */
 enum { FLUSH_MAX = 1024 * 1024 }; /* bytes to collect, then they are sent in mid-batch */
 enum { DRAIN_MS = 1000 };         /* how long the end may wait for slow readers */
+enum { OTHERS_MAX = 16 };         /* descriptors of listeners, signals and the room */
 
 static char GREETING[] = "Welcome to the chat!\n"; /* for an iovec, which is not const */
 static const char SERVER_FULL[] = "Server full\n";
@@ -104,9 +105,13 @@ static void client_move(struct client *client, struct timeouts *list, int intere
     client_watch(client, interest);
 }
 
-/* Moves a client between the lists by_heard. */
+/*
+ * Moves a client between the lists by_heard. What it said may have come long after this
+ * batch of events began, if we were stopped in it.
+ */
 static void client_hear(struct client *client, struct timeouts *list)
 {
+    server.now = clock_ms();
     timeout_end(&client->by_heard);
     timeout_begin(list, &client->by_heard, server.now);
 }
@@ -200,6 +205,7 @@ static void client_flush(struct client *client)
 /* Disconnects those that lag too far behind, and have made no room since they stalled. */
 static void laggards_close(void)
 {
+    const uint64_t max = server.options.lag_max;
     struct feed_cursor *cursor;
     char reason[64];
 
@@ -210,7 +216,6 @@ static void laggards_close(void)
         if (feed_laggard(&server.feed, max) != cursor)
             continue;
         snprintf(reason, sizeof reason, "lagged more than %llu bytes",
-    const uint64_t max = server.options.lag_max;
                  (unsigned long long)max);
         client_close(client, reason);
     }
@@ -508,13 +513,13 @@ static void paused_check(void)
  * A client is judged by what the kernel holds for it, not by when we come to look: we may
  * have been stopped ourselves. So its time must have been over when a round of waits
  * began, in which all had their turn. A batch that is not full ends a round, and so do as
- * many events as there are to report, since the loop lets nobody have two turns before
- * others had one.
+ * many events as there were to report when it began, since the loop lets nobody have two
+ * turns before others had one.
  */
 static void deadlines_check(int events)
 {
     server.round_events += (size_t)events;
-    if (events < EVLOOP_BATCH || server.round_events > 2 * server.clients_count) {
+    if (events < EVLOOP_BATCH || server.round_events >= server.round_events_max) {
         stalled_check(server.round_began);
         idle_check(server.round_began);
         arrivals_check(&server.arrivals, server.round_began);
@@ -547,17 +552,21 @@ static int sleep_ms(void)
 
 /* ---- the server ---- */
 
-/* The first signal lets slow readers catch up for a moment; a second one ends that. */
+/* Gives slow readers a moment to catch up, from now on; none after a second signal. */
+static void drain_begin(void)
+{
+    bool at_once = process_signal() == PROCESS_END;
+
+    server.stop_at = at_once ? 1 : clock_ms() + DRAIN_MS;
+}
+
+/* After a pause, of which SIGCONT tells, the moment begins anew. */
 static void on_signal(void *owner, int ready)
 {
-    enum process_signal signal = process_signal();
-
     (void)owner;
     (void)ready;
-    if (signal == PROCESS_END)
-        server.stop_at = server.now;
-    else if (signal == PROCESS_STOP && server.stop_at == 0)
-        server.stop_at = server.now + DRAIN_MS;
+    if (process_signal() != PROCESS_RUN)
+        drain_begin();
 }
 
 /* Takes no more newcomers and messages. Everybody still gets all that has been said. */
@@ -575,14 +584,15 @@ static void server_stop(void)
         client_watch(client, client->interest | EVLOOP_READ);
     }
     clients_flush();
+    drain_begin(); /* what has been done since the signal may have taken long */
 }
 
 static bool server_stopped(void)
 {
     bool all_said = room_heard(server.room) == room_said(server.room);
+    bool time_over = server.round_began >= server.stop_at;
 
-    return server.stop_at > 0 &&
-           ((server.clients_count == 0 && all_said) || server.now >= server.stop_at);
+    return server.stop_at > 0 && (time_over || (server.clients_count == 0 && all_said));
 }
 
 static void server_open(int argc, char **argv)
@@ -622,6 +632,14 @@ static void server_open(int argc, char **argv)
     server.log_retry_ms = -1;
 }
 
+/* A descriptor may have two events: with kqueue, to read and to write are one each. */
+static void round_begin(void)
+{
+    server.round_began = server.now;
+    server.round_events_max =
+        2 * (server.clients_count + server.arrivals.count + OTHERS_MAX);
+}
+
 /* One batch of events: read and accept; then send, once to each client; then the rest. */
 static void server_turn(void)
 {
@@ -630,13 +648,14 @@ static void server_turn(void)
 
     server.now = clock_ms();
     if (server.round_events == 0)
-        server.round_began = server.now;
+        round_begin();
     n = evloop_wait(server.loop, events, EVLOOP_BATCH, sleep_ms());
     if (n < 0)
         err(1, "evloop_wait");
     server.now = clock_ms();
     for (int i = 0; i < n; i++) {
         struct watched *watched = events[i].data;
+        server.now = clock_ms(); /* the one before may have taken long */
         watched->on_event(watched, events[i].ready);
         if (feed_end(&server.feed) - server.flushed >= FLUSH_MAX)
             clients_flush();

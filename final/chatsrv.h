@@ -47,9 +47,10 @@ struct server {
 
     size_t clients_count;
     struct addresses addresses; /* and how many of them have come from where */
-    int64_t now;                /* monotonic milliseconds, read before and after a wait */
+    int64_t now;                /* monotonic milliseconds, not older than the event */
     int64_t round_began;        /* when all descriptors began to be asked, */
-    size_t round_events;        /* and how many events they have had since */
+    size_t round_events;        /* how many events they have had since, */
+    size_t round_events_max;    /* and how many are enough for all of them */
     int64_t stop_at;            /* when to stop at the latest; 0: nobody has asked */
     bool stopping;              /* no message is taken any more */
     int log_retry_ms;           /* log_flush() */

@@ -64,7 +64,7 @@ size_t process_clients(size_t asked)
 
 static void signal_handle(int number)
 {
-    const char byte = number == SIGHUP ? 'h' : 's';
+    const char byte = number == SIGHUP ? 'h' : number == SIGCONT ? 'c' : 's';
     int saved = errno;
 
     (void)!write(process.pipe[1], &byte, 1); /* full: enough signals wait there already */
@@ -94,6 +94,7 @@ int process_signals(void)
         signal_catch(SIGHUP);
     signal_catch(SIGINT);
     signal_catch(SIGTERM);
+    signal_catch(SIGCONT);
     return process.pipe[0];
 }
 
@@ -102,6 +103,8 @@ enum process_signal process_signal(void)
     char byte;
 
     while (read(process.pipe[0], &byte, 1) == 1) {
+        if (byte == 'c')
+            continue;
         if (process.asked == PROCESS_RUN)
             process.asked = PROCESS_STOP;
         else if (byte != 'h')

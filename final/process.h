@@ -30,13 +30,13 @@ size_t process_clients(size_t asked);
 
 /*
  * Catches SIGINT, SIGTERM and SIGHUP, the last one unless it was ignored, as nohup(1)
- * does it. Returns a descriptor that is readable when one of them has come.
+ * does it. Returns a descriptor that is readable when one of them has come, or SIGCONT.
  */
 int process_signals(void);
 
 /*
  * What the signals so far ask for. SIGHUP is never the second one: when a terminal
- * closes, kernel and shell send one each.
+ * closes, kernel and shell send one each. SIGCONT asks for nothing.
  */
 enum process_signal process_signal(void);
 

@@ -139,6 +139,42 @@ class Judged(ChatsrvCase):
             time.sleep(4.2)
         self.server.expect_log(b", 9 bytes", len(crowd))
 
+    @rule(CUT, "a round ends when all that was to be reported at its beginning has been",
+          options="-q -t 3")
+    def test_stopped_and_left(self):
+        """-t: the same if more have left meanwhile than fit a batch"""
+        crowd = self.join(1)
+        crowd += [self.server.connect() for _ in range(379)]
+        for peer in crowd:
+            peer.send(b"before\n")
+        self.server.expect_log(b", 6 bytes", len(crowd))
+        with self.server.paused():
+            for peer in crowd[:256]:
+                peer.half_close()
+            for peer in crowd[256:]:
+                peer.send(b"meanwhile\n")
+            time.sleep(3.2)
+        self.server.expect_log(b", 9 bytes", len(crowd) - 256)
+
+    @rule(CUT, "note when a message has been read, not when its batch began",
+          options="-n -q -t 3")
+    def test_stopped_in_a_batch(self):
+        """-t: a pause in the middle of much work makes nobody idle"""
+        speaker, *crowd = self.join(100)
+        with self.server.paused():
+            for peer in crowd:
+                peer.send(b"\n" * 60000)
+            speaker.send(b"before\n")
+        time.sleep(0.05)
+        with self.server.paused():
+            speaker.send(b"meanwhile\n")
+            time.sleep(3.2)
+            began = time.monotonic()
+        while speaker.receive(began + 2 - time.monotonic()):
+            pass
+        if speaker.ended and time.monotonic() < began + 2:
+            self.server.fail("nobody disconnected in 2 s", "the one who had just spoken")
+
     @rule(CUT, "look for what the kernel holds before you judge by the clock",
           options="-s 2")
     def test_stopped_and_drained(self):
@@ -436,6 +472,26 @@ class Stopping(ChatsrvCase):
                              "a second's wait", f"the end after {seconds:.2f} s")
         self.server.expect_end(0)
         self.expect_farewell(slow, b"server stopping")
+
+    @rule(OWN, "after SIGCONT, the second for slow readers begins anew")
+    def test_stopped_while_stopping(self):
+        """a pause while it ends does not cut off those who read on"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        last = flood(one, 4000000)
+        one.collect(last)
+        self.server.process.terminate()
+        self.await_refusal(self.server)
+        with self.server.paused():
+            time.sleep(1.2)
+            began = time.monotonic()
+        while slow.receive(DEADLINE):
+            pass
+        seconds = time.monotonic() - began
+        if not (slow.inbox and slow.inbox[-1].endswith(last)) and seconds < 1:
+            self.server.fail("all that was said for a client that reads on, or "
+                             "a second's wait", f"the end after {seconds:.2f} s")
+        self.server.expect_end(0)
 
     @rule(OWN, "see what SIGHUP does at the start", command=f"nohup {test.COMMAND}")
     def test_nohup(self):

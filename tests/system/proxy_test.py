@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import struct
+import time
 import unittest
 
 import support                          # so that test is tests/test.py
@@ -245,7 +246,6 @@ class Few(Proxied):
             self.assertEqual(self.server.log.count(refusal), 1)
         self.assertEqual(self.server.log.count(b"trying again in a second"), 0)
 
-
     def test_crowd_with_headers(self):
         """A header that has come counts, even if there was no time yet to read it."""
         with self.server.paused():
@@ -271,6 +271,7 @@ class Paused(Proxied):
             time.sleep(5.2)
         for client in crowd[300:]:
             self.assertEqual(client.read(len(WELCOME)), WELCOME)
+
 
 class OfOneAddress(Proxied):
     OPTIONS = "-p -i 2"
