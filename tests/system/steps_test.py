@@ -110,6 +110,20 @@ class Usage(unittest.TestCase):
                     self.assertEqual((ended.returncode, ended.stdout, ended.stderr),
                                      (2, b"", name + b": usage: chatsrv [port]\n"))
 
+    def test_any_port(self):
+        """For port 0 it takes a free one, and names it."""
+        for number in range(1, 7):
+            with self.subTest(step=number), \
+                    subprocess.Popen([program(number), "0"],
+                                     stdout=subprocess.PIPE) as process:
+                try:
+                    named = re.match(rb"listening on port (\d+)\n",
+                                     process.stdout.readline())
+                    self.assertTrue(named)
+                    socket.create_connection(("127.0.0.1", int(named[1]))).close()
+                finally:
+                    process.terminate()
+
 
 class Senders(unittest.TestCase):
     """What the kernel has acknowledged is read, however the sender leaves."""
@@ -151,6 +165,33 @@ class Senders(unittest.TestCase):
                 if LINUX and number > 4:    # the others learn of the reset by reading
                     self.assertEqual(warnings, 1)
 
+    def test_while_much_waits(self):
+        """Who speaks while there is no room for what it is to get gets it later."""
+        lines = [b"%6d" % line + b"x" * 993 + b"\n" for line in range(10000)]
+        for number in (5, 6):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                peer = server.connect(receive_buffer=4096)
+                peer.line()
+                for start in range(0, len(lines), 100):
+                    peer.send(b"".join(lines[start:start + 100]))
+                server.expect_log(b"message from", len(lines))
+                peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                for line in lines:
+                    self.assertEqual(peer.line() + b"\n", line)
+
+    def test_reason(self):
+        """The log tells an end in order from a reset."""
+        for number in range(3, 7):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                one, two = server.connect(), server.connect()
+                for peer in (one, two) if number > 3 else ():
+                    peer.line()
+                server.expect_log(ACCEPTED, 2)
+                one.half_close()
+                server.expect_log(b"(end of file)")
+                two.reset()
+                server.expect_log(b"(Connection reset by peer)")
+
     def test_gone_before_greeting(self):
         """Sending to a client that has left raises SIGPIPE, which would end the step."""
         for number in range(4, 7):
@@ -184,6 +225,11 @@ def wait_until_acknowledged(sock: socket.socket) -> None:
     support.wait_for(lambda: not LINUX or not support.unacknowledged(sock), DEADLINE)
 
 
+def wait_until_asleep(server: Server) -> None:
+    support.wait_until(lambda: processes(server.process.pid)[0].state == "S",
+                       "the server to have nothing to do")
+
+
 @unittest.skipUnless(LINUX, "descriptors and memory are looked up in /proc")
 class Resources(unittest.TestCase):
     """From step 3 on, visitors who come and go leave nothing behind."""
@@ -202,8 +248,7 @@ class Resources(unittest.TestCase):
                 server.expect_log(TERMINATED, gone + number + 1)
         server.peers.clear()
         server.expect_log(TERMINATED, gone + count)
-        support.wait_for(       # the last one is logged, but closed?
-            lambda: processes(server.process.pid)[0].state == "S", DEADLINE)
+        wait_until_asleep(server)       # the last one is logged, but closed?
 
     def test_visits(self):
         for number in range(3, 7):
@@ -250,7 +295,11 @@ class Resources(unittest.TestCase):
                 support.wait_until(     # what it says is still read, but nothing waits
                     lambda: server.memory("VmRSS") - before < LITTLE_MEMORY // 16,
                     "its memory to be given back")
-                deaf.reset()
+                server.expect_log(b"message from", said // len(LINE))
+                wait_until_asleep(server)       # is it no longer watched for room?
+                deaf.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                deaf.expect_closed()
+                deaf.sock.close()
                 server.expect_log(TERMINATED)
                 server.process.terminate()
                 server.stderr.reader.join(DEADLINE)
