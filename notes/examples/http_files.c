@@ -6,8 +6,10 @@
  *   - sendfile(2) takes the bytes from the file to the socket: they never come into this
  *     program. Each system has another sendfile(). This is Linux's; elsewhere the program
  *     reads and sends.
- *   - A client has `patience` seconds to send its request, and as long for each 64 KB of
- *     the answer. Whoever is slow, but not as slow as that, is served to the end.
+ *   - A client has `patience` seconds to send its request, and as long for each portion
+ *     of the answer. The portions are its kernel's: after its buffer was full, it makes
+ *     room for some 130 KB at once, or more if the buffer is large (notes/security.md).
+ *     Whoever reads as much as that in that time is served to the end.
  *   - After SIGTERM or SIGINT nobody is let in any more, and when the transfers that run
  *     are complete the server ends. A second signal ends it at once; they still go on.
  *
