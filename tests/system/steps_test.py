@@ -192,6 +192,13 @@ class Senders(unittest.TestCase):
                 two.reset()
                 server.expect_log(b"(Connection reset by peer)")
 
+    def test_control_bytes(self):
+        """They are in the log, but cannot forge a line of it."""
+        for number in range(2, 7):
+            with self.subTest(step=number), Server(program(number) + " {port}") as server:
+                server.connect().send(b"a\0b\r\x1b[2J\n")
+                server.expect_log(rb": a\x00b\x0d\x1b[2J")
+
     def test_gone_before_greeting(self):
         """Sending to a client that has left raises SIGPIPE, which would end the step."""
         for number in range(4, 7):
