@@ -399,7 +399,7 @@ class Start(unittest.TestCase):
             greeted(server.port).leave()
             server.process.terminate()
             self.expect_end(server, 0, b"final: -c 20000: the limit of descriptors "
-                                       b"allows 10224 clients")
+                                       b"allows 10216 clients")
         with environment(FAULTS_LIMIT="10239"), Server(final() + " {port}") as server:
             self.expect_end(server, 1, b"final: setrlimit: Invalid argument")
 
