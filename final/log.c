@@ -146,7 +146,7 @@ static void log_write(void)
         else
             return;
     }
-    if (logged.start == logged.end)
+    if (logged.start >= logged.end)
         logged.start = logged.end = 0;
 }
 

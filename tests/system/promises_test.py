@@ -144,7 +144,7 @@ class Judged(ChatsrvCase):
     def test_stopped_and_left(self):
         """-t: the same if more have left meanwhile than fit a batch"""
         crowd = self.join(1)
-        crowd += [self.server.connect() for _ in range(379)]
+        crowd += [self.server.connect() for _ in range(299)]
         for peer in crowd:
             peer.send(b"before\n")
         self.server.expect_log(b", 6 bytes", len(crowd))
