@@ -464,13 +464,7 @@ class Stopping(ChatsrvCase):
         for _ in range(2):
             self.server.process.send_signal(signal.SIGHUP)
             time.sleep(0.05)
-        while slow.receive(DEADLINE):
-            pass
-        seconds = time.monotonic() - began      # we may have been held up ourselves
-        if not (slow.inbox and slow.inbox[-1].endswith(last)) and seconds < 1:
-            self.server.fail("all that was said for a client that reads on, or "
-                             "a second's wait", f"the end after {seconds:.2f} s")
-        self.server.expect_end(0)
+        self.expect_drained(slow, last, began)
         self.expect_farewell(slow, b"server stopping")
 
     @rule(OWN, "after SIGCONT, the second for slow readers begins anew")
@@ -485,9 +479,13 @@ class Stopping(ChatsrvCase):
         with self.server.paused():
             time.sleep(1.2)
             began = time.monotonic()
+        self.expect_drained(slow, last, began)
+
+    def expect_drained(self, slow: Peer, last: bytes, began: float) -> None:
+        """A client that reads on gets all up to the last line, or has had a second."""
         while slow.receive(DEADLINE):
             pass
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - began      # we may have been held up ourselves
         if not (slow.inbox and slow.inbox[-1].endswith(last)) and seconds < 1:
             self.server.fail("all that was said for a client that reads on, or "
                              "a second's wait", f"the end after {seconds:.2f} s")
