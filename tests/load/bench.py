@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the server against a yardstick, a step, and other servers that are installed.
 
-    make bench                       all, with curves for notes/plots/: twenty minutes
+    make bench                       all, with curves for notes/plots/: half an hour
     make bench QUICK=1               the table only, with fewer rounds: under a minute
     make bench PEER='CMD {port}'     with one more chat server: it greets with `Welcome`
     make bench ROUNDS=3              with that many rounds for the table instead of seven
@@ -16,10 +16,15 @@ What is compared:
   peer     the command in PEER;                    if given
 
 Every run starts its server anew on a free port of 127.0.0.1, logging to /dev/null, and
-stops it. The servers take turns within a round, and at being the first. The table shows
-the medians of the rounds. A ratio is the median of the rounds' ratios, since whatever
-disturbs the machine affects neighbouring runs alike; if the ratio of the table's medians
-differs from it by more than 5 %, that ratio is shown too.
+stops it. The servers take turns within a round, and at being the first; what is short, or
+differs much from run to run, has several turns in a round. The table shows the medians of
+all runs. A ratio is the median of the ratios of runs that were neighbours, since whatever
+disturbs the machine affects neighbours alike; if the ratio of the table's medians differs
+from it by more than 5 %, that ratio is shown too.
+
+Behind a ratio stands how sure it is: "1.02 (0.99 to 1.05)" says that with a probability
+of 90 % the median of endlessly many runs would lie there. A goal counts as missed if all
+of that is beyond it, and as open if only the median is. Two rounds are too few to tell.
 
 The cost of a delivery is the server's own CPU time; wall time would be noise. For that
 measurement server and tester share one processor, and take turns there: each does all
@@ -45,7 +50,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -128,6 +133,7 @@ class Case(NamedTuple):
     share: bool = False     # do server and tester share a processor?
     servers: List[str] = ALL
     goals: List[Goal] = []
+    times: int = 1          # how often it is run in a round
     series: str = ""        # the curve to which it belongs; "": it is a line of the table
     x: int = 0              # its place on the curve
 
@@ -141,26 +147,30 @@ def cost(name: str, options: str, final: str = "-n", **more: object) -> Case:
 FEW = 5 if QUICK else 1     # how many times fewer messages
 
 
+def often(times: int) -> int:
+    return 1 if QUICK else times
+
+
 def cost_cases() -> Iterator[Case]:
     """What a delivery costs."""
     yield cost("100 clients, 64 bytes, window 1", f"-c 100 -b 64 -w 1 -n {1600 // FEW}",
                goals=[Goal(1.08, "final", "floor")])
     yield cost("100 clients, 64 bytes, window 32",
-               f"-c 100 -b 64 -w 32 -n {16000 // FEW}",
+               f"-c 100 -b 64 -w 32 -n {8000 if QUICK else 16000}", times=often(3),
                goals=[Goal(1.10, "final", "floor")])
     yield cost("100 clients, 1,000 bytes, window 1",
                f"-c 100 -b 1000 -w 1 -n {1600 // FEW}",
                goals=[Goal(1.08, "final", "floor")])
     yield cost("100 clients, 1,000 bytes, window 32",
-               f"-c 100 -b 1000 -w 32 -n {8000 // FEW}",
+               f"-c 100 -b 1000 -w 32 -n {4000 if QUICK else 8000}", times=often(3),
                goals=[Goal(1.08, "final", "floor")])
     for length in 64, 1000:
         as_long = f"-c 100 -b {length + len(ADDRESS)} -w 32 -n {16000 // FEW}"
         yield cost(f"100 clients, {length + len(ADDRESS):,} bytes, window 32", as_long,
-                   servers=["floor"])
+                   servers=["floor"], times=often(3))
         yield cost(f"{length:,} bytes and the sender's address, {len(ADDRESS)} more",
                    f"-c 100 -b {length} -w 32 -n {16000 // FEW}", "", servers=["final"],
-                   goals=[Goal(1.15, "final", "floor", Load(as_long))])
+                   times=often(3), goals=[Goal(1.15, "final", "floor", Load(as_long))])
 
 
 def many_senders_cases() -> Iterator[Case]:
@@ -200,7 +210,8 @@ def connection_cases() -> Iterator[Case]:
     held = 4000 if QUICK else 10000
     yield Case(f"connections per second: {held:,} are held",
                Load(f"-m hold -c {held} -w 32 -i 0.5"), "connections_per_second", "",
-               servers=OWN if QUICK else ALL, goals=[Goal(1, "floor", "final")])
+               servers=OWN if QUICK else ALL, goals=[Goal(1, "floor", "final")],
+               times=often(3))
     yield Case("CPU per connection", None, "server_cpu_ns_per_connection")
     yield Case("memory per connection", None, "server_bytes_per_connection", "bytes",
                goals=[Goal(256, "final")])
@@ -208,7 +219,8 @@ def connection_cases() -> Iterator[Case]:
                goals=[Goal(2000, "final")])
     yield Case("connections per second: each leaves when greeted",
                Load(f"-m churn -w 32 -n {8000 // FEW}"), "connections_per_second", "",
-               goals=[Goal(1, "floor", "final")])
+               servers=OWN if QUICK else ALL, goals=[Goal(1, "floor", "final")],
+               times=often(4))
     yield Case("CPU per connection", None, "server_cpu_ns_per_connection")
 
 
@@ -233,10 +245,11 @@ def crowd_cases(connections: int) -> Iterator[Case]:
 
 def latency_cases(name: str, options: str, final: str = "-n", **more: object
                   ) -> Iterator[Case]:
-    """How long deliveries take at a fixed rate."""
+    """How long deliveries take at a fixed rate. A pause of the machine counts against all
+    messages that were due in it: many short runs, since few of them have one."""
     goals: List[Goal] = more.pop("goals", [])
     yield Case(f"latency: {name}: p50", Load(f"-m latency {options}", final),
-               "latency_us_p50", "us", **more)
+               "latency_us_p50", "us", times=often(6), **more)
     yield Case("p99", None, "latency_us_p99", "us", goals=goals)
     yield Case("p99.9", None, "latency_us_p99.9", "us")
 
@@ -247,13 +260,13 @@ def all_latency_cases() -> Iterator[Case]:
              Goal(1, "final", "nats")]
     servers = ["final", "floor", "redis", "nats"] if QUICK else ALL
     yield from latency_cases("100 clients, 1,000 messages per second",
-                             f"-c 100 -r 1000 -u 100 -n {4000 // FEW}", goals=goals,
-                             servers=servers)
+                             f"-c 100 -r 1000 -u 100 -n {800 if QUICK else 1000}",
+                             goals=goals, servers=servers)
     yield from latency_cases("1,000 clients, 200 messages per second",
-                             f"-c 1000 -r 200 -u 20 -n {800 // FEW}", goals=goals,
-                             servers=servers)
+                             f"-c 1000 -r 200 -u 20 -n {160 if QUICK else 200}",
+                             goals=goals, servers=servers)
     # With -r everybody may say 20 messages per second; of a hundred, each says ten.
-    many = f"-c 100 -s 100 -r 1000 -u 100 -n {2000 // FEW}"
+    many = f"-c 100 -s 100 -r 1000 -u 100 -n {400 if QUICK else 1000}"
     limited = "-n -r 20"
     alone = Load(f"-m latency {many}", limited)
     yield from latency_cases("100 clients who all send, chatsrv -r 20", many, limited,
@@ -467,8 +480,8 @@ def measure(server: Optional[Contender], case: Case) -> Dict[str, object]:
 
 def run_rounds(cases: Iterable[Case], servers: List[Contender],
                rounds: int) -> List[dict]:
-    """Runs each load once per round, the servers in turn; another one begins each time,
-    since to come first, or after a certain other one, may be a disadvantage."""
+    """Runs all loads, the servers in turn; another one begins each time, since to come
+    first, or after a certain other one, may be a disadvantage."""
     by_name: Dict[str, Optional[Contender]] = {server.name: server for server in servers}
     by_name[""] = None
     loads: Dict[Load, Case] = {}
@@ -478,14 +491,15 @@ def run_rounds(cases: Iterable[Case], servers: List[Contender],
     for turn in range(rounds):
         for number, case in enumerate(loads.values()):
             show(f"round {turn + 1} of {rounds}, load {number + 1} of {len(loads)}")
-            first = turn % len(case.servers)
-            for name in case.servers[first:] + case.servers[:first]:
-                if name in by_name:
-                    begun = time.monotonic()
-                    result = measure(by_name[name], case)
-                    runs.append(dict(result, server=name, round=turn,
-                                     load=list(case.load),
-                                     took=round(time.monotonic() - begun, 3)))
+            for again in range(turn * case.times, (turn + 1) * case.times):
+                first = again % len(case.servers)
+                for name in case.servers[first:] + case.servers[:first]:
+                    if name in by_name:
+                        begun = time.monotonic()
+                        result = measure(by_name[name], case)
+                        runs.append(dict(result, server=name, turn=again,
+                                         load=list(case.load),
+                                         took=round(time.monotonic() - begun, 3)))
     show("")
     return runs
 
@@ -497,6 +511,20 @@ def show(text: str) -> None:
 
 # ---- The figures -----------------------------------------------------------------------
 
+def between(values: List[float]) -> Optional[Tuple[float, float]]:
+    """Between which two of the values the median of endlessly many lies, with at least
+    90 %: each value is as likely above it as below. None: there are too few values."""
+    count, outside, rank = len(values), 0.0, 0
+    ways = 1                # in which `rank` of them can lie below the median
+    while True:
+        outside += 2 * ways / 2 ** count
+        if outside > 0.1:
+            break
+        ways = ways * (count - rank) // (rank + 1)
+        rank += 1
+    return (sorted(values)[rank - 1], sorted(values)[-rank]) if rank else None
+
+
 class Figures:
     """What the runs say about the cases."""
 
@@ -504,8 +532,8 @@ class Figures:
         self.runs = runs
 
     def values(self, case: Case, server: str) -> Dict[int, float]:
-        """Returns {round: value}, scaled to the case's unit."""
-        return {run["round"]: run[case.figure] * case.scale for run in self.runs
+        """Returns {turn: value}, scaled to the case's unit."""
+        return {run["turn"]: run[case.figure] * case.scale for run in self.runs
                 if (run["load"], run["server"]) == (list(case.load), server)
                 and case.figure in run}
 
@@ -514,26 +542,38 @@ class Figures:
         return statistics.median(values.values()) if values else None
 
     def ratios(self, case: Case, goal: Goal) -> List[float]:
-        """Returns the median of the rounds' ratios, then the ratio of the medians."""
+        """Returns the ratio of each turn."""
         base = case._replace(load=goal.base or case.load)
         above, below = self.values(case, goal.over), self.values(base, goal.under)
-        ratios = [above[turn] / below[turn] for turn in above if below.get(turn)]
-        if not ratios:
-            return []
-        return [statistics.median(ratios),
-                statistics.median(above.values()) / statistics.median(below.values())]
+        return [above[turn] / below[turn] for turn in above if below.get(turn)]
 
     def reached(self, case: Case, goal: Goal) -> str:
-        median = self.median(case, goal.over)
-        values = self.ratios(case, goal) if goal.under else [median]
-        if not values or median is None:
+        """Says how far a goal is reached; "" if a server is absent."""
+        if not goal.under:
+            values = list(self.values(case, goal.over).values())
+            what, remarks = goal.over, []
+        else:
+            values = self.ratios(case, goal)
+            what = f"{goal.over} : {'without' if goal.over == goal.under else goal.under}"
+            remarks = self.remarks(case, goal, values)
+        if not values:
             return ""
-        what = (f"{goal.over} : without" if goal.base and goal.over == goal.under else
-                f"{goal.over} : {goal.under}" if goal.under else goal.over)
-        far = abs(values[0] / values[-1] - 1) > 0.05 if values[-1] else False
-        also = f"; of the medians {values[-1]:.3g}" if far else ""
-        verdict = "" if values[0] <= goal.limit else ", **missed**"
-        return f"{what} = {values[0]:.3g} (at most {goal.limit:.3g}{also}{verdict})"
+        value, sure = statistics.median(values), between(values)
+        verdict = ("" if value <= goal.limit else
+                   ", **open**" if sure and sure[0] <= goal.limit else ", **missed**")
+        remarks.append(f"at most {goal.limit:.3g}{verdict}")
+        return f"{what} = {value:.3g} ({'; '.join(remarks)})"
+
+    def remarks(self, case: Case, goal: Goal, ratios: List[float]) -> List[str]:
+        """Returns how sure a ratio is, and that of the medians if it is another."""
+        sure, said = between(ratios), []
+        if sure:
+            said.append(f"{sure[0]:.3g} to {sure[1]:.3g}")
+        above = self.median(case, goal.over)
+        below = self.median(case._replace(load=goal.base or case.load), goal.under)
+        if ratios and abs(above / below / statistics.median(ratios) - 1) > 0.05:
+            said.append(f"of the medians {above / below:.3g}")
+        return said
 
     def failures(self) -> List[str]:
         said = {(run["server"], run["load"][0]): run["failed"] for run in self.runs
