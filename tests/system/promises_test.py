@@ -41,6 +41,21 @@ def waiting(pipe: int) -> int:
     return left[0]
 
 
+def in_kernels(sock: socket.socket) -> int:
+    """How many bytes wait for that socket, in its own kernel and the sender's (Linux)."""
+    ports = [":%04X" % address[1] for address in (sock.getsockname(), sock.getpeername())]
+    waiting = 0
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        ends = [fields[1][-5:], fields[2][-5:]]
+        to_send, to_read = (int(bytes_, 16) for bytes_ in fields[4].split(":"))
+        if ends == ports:
+            waiting += to_read
+        elif ends == ports[::-1]:
+            waiting += to_send
+    return waiting
+
+
 def flood(peer: Peer, size: int) -> bytes:
     """Sends lines, all different, of that many bytes in all; returns the last one."""
     texts = numbered(size // 1000, 999)
@@ -188,6 +203,29 @@ class Judged(ChatsrvCase):
             while time.monotonic() < end:
                 slow.receive(end - time.monotonic())
         slow.collect(last)
+
+    @rule(CUT, "send a laggard what it has room for, then look whether it still lags",
+          options="-n -q -b 2000000")
+    @unittest.skipUnless(LINUX, "what waits is looked up in /proc")
+    def test_room_made(self):
+        """-b: a client that has just made room is sent more before it is judged"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=200000)
+        one.collect(flood(one, 1000000))
+        crowd = [self.server.connect() for _ in range(33)]
+        burst = b"\n".join(numbered(32, 999)) + b"\n"
+        # Such bursts are more than what is collected before all are sent something. Then
+        # slow lags too far by half of what its kernel held, which it has read by now.
+        held = in_kernels(slow.sock)
+        lag = 2000000 - len(crowd) * len(burst) + held // 2
+        one.collect(flood(one, lag + held - 1000000))
+        with self.server.paused():
+            for peer in crowd:
+                peer.send(burst)
+            while in_kernels(slow.sock):
+                slow.receive(DEADLINE)
+        one.send(b"end\n")
+        slow.collect(b"end")
 
     @rule(CUT, "a client that has half-closed cannot speak any more", options="-t 3")
     def test_half_closed_is_not_idle(self):
