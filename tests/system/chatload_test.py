@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Tests the load tester: what it passes, and above all what it must reject.
+"""Tests the load tester: what it passes, and above all what it must reject. Also what
+bench.py says of its figures.
 
 Usage: python3 tests/system/chatload_test.py
 
@@ -26,6 +27,8 @@ import support
 import test
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "load"))
+import bench
 CHATLOAD = os.environ.get("CHATLOAD", os.path.join(ROOT, "build", "bench", "chatload"))
 SERVER = os.environ.get("CHATSRV_TEST_SERVER",
                         os.path.join(ROOT, "build", "chatsrv") + " -b 1000000000 {port}")
@@ -530,6 +533,45 @@ class TestItself(unittest.TestCase):
     @unittest.skipUnless(shutil.which("nats-server"), "nats-server is not installed")
     def test_nats(self):
         self.speaks("nats-server -a 127.0.0.1 -p {port}", "nats")
+
+
+class Verdicts(unittest.TestCase):
+    """What bench.py says of the figures."""
+
+    CASE = bench.Case("", bench.Load("-c 1"), "ns")
+
+    def said(self, final, floor, limit):
+        """Returns how far a goal is reached, given what each turn measured."""
+        runs = [{"server": server, "load": list(self.CASE.load), "turn": turn, "ns": ns}
+                for server, values in (("final", final), ("floor", floor))
+                for turn, ns in enumerate(values)]
+        goal = bench.Goal(limit, "final", "floor")
+        return bench.Figures(runs).reached(self.CASE, goal)
+
+    def test_sure(self):
+        """of 28 turns, the tenth lowest and highest: tables of the sign test say so"""
+        self.assertEqual(bench.between(list(range(28))), (9, 18))
+        self.assertEqual(bench.between([5, 3, 4, 1, 2]), (1, 5))
+        self.assertIsNone(bench.between([1, 2, 3, 4]))
+
+    def test_reached(self):
+        final = [98, 99, 100, 101, 102, 103, 104]
+        for limit, verdict in (1.02, ""), (1.0, ", **open**"), (0.97, ", **missed**"):
+            self.assertEqual(
+                self.said(final, 7 * [100], limit),
+                f"final : floor = 1.01 (0.98 to 1.04; at most {limit:.3g}{verdict})")
+
+    def test_few(self):
+        """two turns decide by themselves; one that failed on one side does not count"""
+        self.assertEqual(self.said([110, 130, 120], [100, 100], 1.1),
+                         "final : floor = 1.2 (at most 1.1, **missed**)")
+        self.assertEqual(self.said([], [100], 1.1), "")
+
+    def test_medians(self):
+        self.assertEqual(self.said([100, 110, 30], [100, 100, 200], 1.1),
+                         "final : floor = 1 (at most 1.1)")
+        self.assertEqual(self.said([100, 220, 300], [100, 200, 100], 1.1),
+                         "final : floor = 1.1 (of the medians 2.2; at most 1.1)")
 
 
 if __name__ == "__main__":
