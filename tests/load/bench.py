@@ -16,9 +16,9 @@ What is compared:
   peer     the command in PEER;                    if given
 
 Every run starts its server anew on a free port of 127.0.0.1, logging to /dev/null, and
-stops it. The servers take turns within a round, and at being the first; what is short, or
-differs much from run to run, has several turns in a round. The table shows the medians of
-all runs. A ratio is the median of the ratios of runs that were neighbours, since whatever
+stops it. The servers take turns, in another order each time; what is short, or differs
+much from run to run, has several turns in a round. The table shows the medians of all
+runs. A ratio is the median of the ratios of runs that were neighbours, since whatever
 disturbs the machine affects neighbours alike; if the ratio of the table's medians differs
 from it by more than 5 %, that ratio is shown too.
 
@@ -41,6 +41,7 @@ import math
 import os
 import pathlib
 import platform
+import random
 import resource
 import shlex
 import shutil
@@ -480,7 +481,7 @@ def measure(server: Optional[Contender], case: Case) -> Dict[str, object]:
 
 def run_rounds(cases: Iterable[Case], servers: List[Contender],
                rounds: int) -> List[dict]:
-    """Runs all loads, the servers in turn; another one begins each time, since to come
+    """Runs all loads, the servers in turn; in another order each time, since to come
     first, or after a certain other one, may be a disadvantage."""
     by_name: Dict[str, Optional[Contender]] = {server.name: server for server in servers}
     by_name[""] = None
@@ -492,8 +493,7 @@ def run_rounds(cases: Iterable[Case], servers: List[Contender],
         for number, case in enumerate(loads.values()):
             show(f"round {turn + 1} of {rounds}, load {number + 1} of {len(loads)}")
             for again in range(turn * case.times, (turn + 1) * case.times):
-                first = again % len(case.servers)
-                for name in case.servers[first:] + case.servers[:first]:
+                for name in random.Random(again).sample(case.servers, len(case.servers)):
                     if name in by_name:
                         begun = time.monotonic()
                         result = measure(by_name[name], case)
