@@ -7,6 +7,7 @@ nothing behind: no process, no file in its folder, no unexpected line on stderr.
 
     python3 tests/system/examples_test.py [ClassName[.test_name]]
 """
+import atexit
 import os
 import re
 import resource
@@ -178,6 +179,7 @@ class ExampleTest(unittest.TestCase):
     """A folder and a process group for each test; both have to be empty at its end."""
 
     def setUp(self):
+        atexit.register(self.doCleanups)    # an interrupted test has not done them
         self.folder = tempfile.mkdtemp(prefix="ex-")
         self.addCleanup(shutil.rmtree, self.folder)
         self.outputs = tempfile.mkdtemp(prefix="ex-out-")
