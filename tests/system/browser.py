@@ -1,4 +1,5 @@
 """A headless Chromium, driven through chromedriver: what the tests of web pages share."""
+import atexit
 import base64
 import contextlib
 import functools
@@ -27,6 +28,7 @@ class Browser:
     """One window."""
 
     def __init__(self) -> None:
+        atexit.register(self.close)         # an interrupted test does not close it
         self.profile = tempfile.mkdtemp(prefix="chromium-")
         try:
             self.port = self.driver_port()
@@ -57,6 +59,7 @@ class Browser:
         raise OSError("chromedriver does not start")
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         with contextlib.suppress(OSError, AttributeError, KeyError, RuntimeError):
             self.call("DELETE", self.session)
         with contextlib.suppress(ProcessLookupError):

@@ -503,7 +503,7 @@ class TestItself(unittest.TestCase):
                     addresses.add(address[0])
                     visitor.sendall(b"Welcome\n")
                     visitor.close()
-        thread = threading.Thread(target=greet_and_close)
+        thread = threading.Thread(target=greet_and_close, daemon=True)
         thread.start()
         self.addCleanup(thread.join)
         code, result, complaint = chatload("-m", "churn", "-n", visits,
