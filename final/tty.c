@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 
 /* Pastes are marked. Off again, with what half a draw may have left: wrapping, colour. */
 static const char MODES_ON[] = "\x1b[?2004h", MODES_OFF[] = "\x1b[?2004l\x1b[?7h\x1b[m";
+
+enum { PASTE_SILENT_MS = 1000 }; /* a paste that pauses for so long is over */
 
 static struct {
     struct termios before;
@@ -130,15 +133,23 @@ static void modes_end(bool at_the_end)
 }
 
 /*
- * Returns whether there was a raw mode to end. In the background there is not: the
- * terminal belongs to another program, which has set it as it wants. First what must
- * happen, then what may fail; and raw stays true until it has happened.
+ * Is there a raw mode to end? In the background there is not: the terminal belongs to
+ * another program, which has set it as it wants.
  */
-static bool raw_end(bool at_the_end)
+static bool raw_here(void)
 {
     pid_t foreground = tcgetpgrp(STDIN_FILENO); /* -1: no shell has this terminal */
 
-    if (!tty.raw || (foreground >= 0 && foreground != getpgrp()))
+    return tty.raw && (foreground < 0 || foreground == getpgrp());
+}
+
+/*
+ * Returns whether there was a raw mode to end. First what must happen, then what may
+ * fail; and raw stays true until it has happened.
+ */
+static bool raw_end(bool at_the_end)
+{
+    if (!raw_here())
         return false;
     tcsetattr(STDIN_FILENO, TCSANOW, &tty.before);
     tty.raw = false;
@@ -146,9 +157,29 @@ static bool raw_end(bool at_the_end)
     return true;
 }
 
+/* The shell would run the rest of a paste: it has not seen the paste begin. */
+static void paste_drop(void)
+{
+    struct pollfd keys = {.fd = STDIN_FILENO, .events = POLLIN};
+    char bytes[4096];
+
+    while (tty.paste.pasting) {
+        int ready = poll(&keys, 1, PASTE_SILENT_MS);
+        ssize_t got = ready > 0 ? read(STDIN_FILENO, bytes, sizeof bytes) : ready;
+
+        if (got == 0 || (got < 0 && errno != EINTR))
+            break;
+        for (ssize_t i = 0; i < got; i++)
+            paste_follow(&tty.paste, bytes[i]);
+    }
+    tcflush(STDIN_FILENO, TCIFLUSH);
+}
+
 /* The handlers may stay: there is nothing left to restore. */
 void tty_close(void)
 {
+    if (tty.paste.pasting && raw_here())
+        paste_drop();
     raw_end(true);
 }
 

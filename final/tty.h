@@ -41,7 +41,10 @@ int tty_open_output(void);
  */
 int tty_open(void);
 
-/* Ends raw mode, if that has not been done yet. */
+/*
+ * Ends raw mode, if that has not been done yet. In the middle of a paste, its rest is
+ * awaited and dropped first.
+ */
 void tty_close(void);
 
 /* Returns the oldest event not returned yet. */

@@ -937,6 +937,24 @@ class TerminalTest(TerminalCase):
         self.type(PASTED + b"\x03")
         self.ends("killed 2")
 
+    def test_end_in_a_paste(self) -> None:
+        """The shell must not get the rest. A turn in which this test was slower than the
+        client's patience (a second) says nothing: then it is done once more."""
+        while True:
+            peer = self.start()
+            self.type(PASTE + b"one\r")
+            self.sees("Welcome", "> one↵|")
+            began = time.monotonic()
+            peer.socket.close()
+            self.seen_at_all("\x1b[?7h\r\r\n")  # it leaves the line
+            self.type(b"rm -rf\rtwo" + PASTED)
+            if time.monotonic() - began < 0.9:
+                break
+            self.setUp()  # with another terminal
+        self.ends("exited 1")
+        self.type("next\n")
+        self.assertEqual(os.read(self.slave, 4096), b"next\n")
+
     def test_stop_key(self) -> None:
         peer = self.start()
         self.type("typed")
