@@ -14,8 +14,9 @@ which it binds; what cannot be seen yet is not looked at.
 A failing check says what was expected, what came, what the assignment says, and where to
 look. unittest's options (-v, -f, -k) work; --traceback (or -v -v) shows Python's view.
 
-A server may put a prefix before each message, and anything before and behind the texts in
-its log. It has ten seconds to start.
+A server may put a prefix before each message; from one message of a client to the next,
+only decimal digits may change in it. In the log, anything may stand before and behind the
+texts. The server has ten seconds until it listens, and serves from then on.
 
 For a course:
     --junit FILE         the results as JUnit XML
