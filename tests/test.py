@@ -1936,7 +1936,7 @@ class TestRules(ServerCase):
         every = bytes(byte for byte in range(256) if byte != 10)
         for text in (b"before\0after", b"\0\0", every, every[::-1], b"  blanks  ",
                      "привет €".encode(), b"\xff\xfe cut off: \xe2\x82",
-                     b"%s%n%x 100%d"):
+                     b"%s%n%x 100%d", b"ends with CR\r", b"\r"):
             one.send(text + b"\n")
             for reader in self.readers(one, two):
                 reader.expect(one, text)
@@ -1959,9 +1959,9 @@ class TestRules(ServerCase):
                  "newline; each piece is a message, with its prefix and its newline",
           stage=5)
     def test_limit(self):
-        """lines of 1023 to 3000 bytes come out in pieces of 1024"""
+        """lines of 1023 to 10,000 bytes come out in pieces of 1024"""
         one, two = self.join(2)
-        for size in (1023, 1024, 1025, 2047, 2048, 2049, 3000):
+        for size in (1023, 1024, 1025, 2047, 2048, 2049, 3000, 10000):
             one.send(ruler(size) + b"\n")
             self.expect_pieces(self.readers(one, two), one, ruler(size))
 
