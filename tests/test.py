@@ -2500,7 +2500,8 @@ class TestRules(ServerCase):
     def test_log(self):
         """connections, messages and ends are in the log, each in a line of its own"""
         one, two = self.join(2)
-        texts = [b"the first message", b"100%s %d %n percent", b"the third message"]
+        texts = [b"the first message", b"100%s %d %n percent", b"the third message",
+                 ruler(900)]
         self.exchange(one, texts, self.readers(one, two))
         for text in texts:
             self.server.expect_log(text)
@@ -2510,6 +2511,10 @@ class TestRules(ServerCase):
         for line in self.server.log.lines:
             if sum(text in line for text in [ACCEPTED, TERMINATED, *texts]) > 1:
                 self.server.fail("a log line for each event", shown(line, 99))
+            again = self.server.log.lines.count(line) > 1
+            if again and any(text in line for text in texts):
+                self.server.fail("one log line for a message, however many get it",
+                                 f"several times {shown(line)}")
 
     @rule(LOG, "fwrite() with the message's length, not printf(\"%s\")", stage=2,
           after="test_log")
