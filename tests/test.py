@@ -2096,19 +2096,23 @@ class TestRules(ServerCase):
         one, two = self.join(2)
         slow, = self.join(1, receive_buffer=4096)
         texts = numbered(10000, 1000)
-        costs = []
+        costs: List[float] = []
+        said: List[Tuple[Peer, bytes]] = []
         for start in range(0, len(texts), 2000):
             before = self.server.cpu()
             self.exchange(one, texts[start:start + 2000], [one, two])
             costs.append(self.server.cpu() - before)
             self.expect_steady(costs)
+            self.exchange(two, [b"meanwhile"], [one, two])
+            said += [*((one, text) for text in texts[start:start + 2000]),
+                     (two, b"meanwhile")]
         slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         while slow.receive(SETTLE):
             pass
         one.send(b"the end\n")
         two.expect(one, b"the end")
         slow.collect(b"the end", may_end=True)
-        self.check_slow(slow, one, [*texts, b"the end"])
+        self.check_slow(slow, [*said, (one, b"the end")])
 
     def expect_steady(self, costs: List[float]) -> None:
         """The last 2 MB may not cost much more than the first."""
@@ -2121,33 +2125,36 @@ class TestRules(ServerCase):
                 "a buffer that grows by constant steps is copied at each step: double "
                 "it, or keep a list of pieces")
 
-    def check_slow(self, slow: Peer, sender: Peer, texts: List[bytes]) -> None:
+    def check_slow(self, slow: Peer, said: List[Tuple[Peer, bytes]]) -> None:
         """Whole lines in order, none missing, up to the end or to a disconnection, which
         may cut the last one: servers may do that when a buffer overflows."""
         number = -1
-        for number, (line, text) in enumerate(zip(slow.inbox, texts)):
+        for number, (line, (sender, text)) in enumerate(zip(slow.inbox, said)):
             prefix = line[:len(line) - len(text)]
             if line.endswith(text) and slow.is_prefix(prefix, sender):
                 continue
-            later = next((n for n, t in enumerate(texts) if line.endswith(t)), None)
+            later = next((n for n, (_, t) in enumerate(said[number:], number)
+                          if line.endswith(t)), None)
             self.server.fail(
                 "every line, in order and whole, for a client that reads late; or the "
                 "end of its connection", f"after {plural(number, 'line')} "
                 + (f"{later - number} are missing, and it is still connected"
                    if later is not None and later > number
                    else f"a line that nobody sent: {shown(line, 99)}"))
-        if not slow.ended and number + 1 < len(texts):
+        if not slow.ended and number + 1 < len(said):
             self.server.fail("every line, or the end of the connection",
-                             f"{number + 1} of {len(texts)} lines")
+                             f"{number + 1} of {len(said)} lines")
 
     @rule(SLOW, "a client with bytes waiting is watched for writability; do not retry "
                 "in a loop", stage=6, after="test_slow_sender test_slow_reader test_idle")
     def test_slow_reader_idle(self):
-        """while bytes wait for a slow reader, the server sleeps"""
+        """while bytes wait for slow readers, one half-closed, the server sleeps"""
         one, two = self.join(2)
-        self.join(1, receive_buffer=4096)
+        _, half_closed = self.join(2, receive_buffer=4096)
         self.exchange(one, numbered(6000, 1000), [one, two])
-        self.server.expect_idle("while bytes wait for a client that does not read")
+        half_closed.half_close()
+        self.server.expect_idle("while bytes wait for two clients that do not read, one "
+                                "of which has closed its sending half")
 
     @rule(REAL, "wait for nobody but in the loop: neither to read what one client still "
                 "sends, nor to write what it does not take", stage=6,
