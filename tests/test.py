@@ -2383,13 +2383,15 @@ class TestRules(ServerCase):
           after="test_connects_at_once")
     @unittest.skipUnless(LINUX, "descriptors are counted in /proc")
     def test_descriptors(self):
-        """clients come and go in silence, and leave no descriptor behind"""
+        """clients come and go, silent or not, and leave no descriptor behind"""
         self.visit()
         before = self.server.descriptors()
         for number in range(60):
             peer = self.server.connect()
             if number % 3 == 1:
                 peer.send(b"in the middle")
+            elif number % 3 == 2:
+                peer.send(b"a whole line\n")
             if number % 4 == 3:
                 peer.reset()
             else:
@@ -2433,7 +2435,7 @@ class TestRules(ServerCase):
 
     def messages(self, count: int) -> None:
         for start in range(0, count, 200):
-            texts = [b"%07d" % number for number in range(start, start + 200)]
+            texts = [b"%07d" % number * 40 for number in range(start, start + 200)]
             self.exchange(self.sender, texts, [self.sender])
 
     def expect_no_growth(self, work: Callable[[int], None], first: int, count: int,
