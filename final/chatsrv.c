@@ -590,7 +590,8 @@ static void server_stop(void)
 static bool server_stopped(void)
 {
     bool all_said = room_heard(server.room) == room_said(server.room);
-    bool time_over = server.round_began >= server.stop_at;
+    bool round_over = server.round_events == 0;
+    bool time_over = round_over && server.round_began >= server.stop_at;
 
     return server.stop_at > 0 && (time_over || (server.clients_count == 0 && all_said));
 }

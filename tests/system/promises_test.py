@@ -518,6 +518,26 @@ class Stopping(ChatsrvCase):
             began = time.monotonic()
         self.expect_drained(slow, last, began)
 
+    @rule(OWN, "the second is over when all that happened in a pause has been seen",
+          options="-q")
+    def test_stopped_in_a_crowd(self):
+        """the same if more clients speak in the pause than fit a batch"""
+        one, = self.join(1)
+        slow, = self.join(1, receive_buffer=4096)
+        last = flood(one, 4000000)
+        one.collect(last)
+        crowd = [self.server.connect() for _ in range(300)]
+        self.server.expect_log(b"accepted connection", 302)
+        self.server.process.terminate()
+        self.await_refusal(self.server)
+        self.server.settle()
+        with self.server.paused():
+            for peer in crowd:
+                peer.send(b"!")
+            time.sleep(1.2)
+            began = time.monotonic()
+        self.expect_drained(slow, last, began)
+
     def expect_drained(self, slow: Peer, last: bytes, began: float) -> None:
         """A client that reads on gets all up to the last line, or has had a second."""
         while slow.receive(DEADLINE):
