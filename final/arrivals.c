@@ -150,11 +150,16 @@ void arrivals_check(struct arrivals *arrivals, int64_t now)
     arrivals_free(arrivals);
 }
 
-void arrivals_close(struct arrivals *arrivals)
+void arrivals_dismiss(struct arrivals *arrivals, const char *reason)
 {
     struct arrival *arrival;
 
     while ((arrival = arrival_of(timeouts_first(&arrivals->waiting))) != NULL)
-        arrival_close(arrival, "server stopping");
+        arrival_close(arrival, reason);
+}
+
+void arrivals_close(struct arrivals *arrivals)
+{
+    arrivals_dismiss(arrivals, "server stopping");
     arrivals_free(arrivals);
 }

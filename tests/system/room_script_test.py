@@ -676,9 +676,13 @@ class Holes(RoomCase):
         server.expect_log(b"waits")
         self.broker.add(ROOM, fields(2, b"a jump\n"))
         server.expect_log(MISSED)
-        newcomer = self.join(server)
+        newcomer = server.connect()
+        self.broker.add(ROOM, fields(3, b"nobody would get this\n"))
+        time.sleep(test.SETTLE)         # nobody is let in before the new beginning
+        self.assertEqual(server.log.count(b"accepted connection"), 1)
         held.event.set()
-        self.expect(newcomer, b"waits")
+        newcomer.read(len(b"Welcome"), "a greeting")
+        newcomer.line()
         witness.expect_closed()
         origin = self.origin_of(b"waits")
         numbers = [int(entry[3]) for entry in self.entries(False) if entry[1] == origin]
@@ -695,6 +699,10 @@ class Holes(RoomCase):
         self.broker.shut()
         self.broker.cut_off()
         del self.broker.streams[ROOM][:]
+        self.wait(lambda: self.entries()[-1][5] == b"waits\n", "what waited")
+        newcomer.send(b"after it\n")
+        line = newcomer.line()
+        self.assertEqual(newcomer.line() if line == b"waits" else line, b"after it")
         self.broker.open()
         for server in servers:
             server.expect_log(b"rejoined")
