@@ -119,9 +119,14 @@ static bool dial_failed(struct redis *redis)
     redis->failed++;
     redis->server->moved.ss_family = 0;
     if (!moved)
-        redis->address = (redis->address + 1) % redis->server->count;
+        redis_elsewhere(redis);
     redis->refused = redis->failed % redis->server->count == 0;
     return !redis->refused;
+}
+
+void redis_elsewhere(struct redis *redis)
+{
+    redis->address = (redis->address + 1) % redis->server->count;
 }
 
 /* It could not be connected. */

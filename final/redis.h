@@ -102,6 +102,9 @@ void redis_send(struct redis *redis, int64_t now);
 /* Gives the connection up; it is dialled again after the pause. */
 void redis_lose(struct redis *redis, struct slice reason, int64_t now);
 
+/* The next connection goes to the next of the server's addresses. */
+void redis_elsewhere(struct redis *redis);
+
 /* Returns how long to wait before trying again, in milliseconds; the next pause will be
  * twice as long. */
 int64_t redis_pause(struct redis *redis);

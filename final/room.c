@@ -228,6 +228,7 @@ static void on_error(struct room *room, struct redis *redis, struct slice text)
         error_lose(room, redis, text, true);
         break;
     case DIAL:
+        redis_elsewhere(redis);
         error_lose(room, redis, text, false);
     }
 }
