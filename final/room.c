@@ -467,7 +467,7 @@ static void read_send(struct room *room)
 {
     const struct slice words[] = {{"XREAD", 5},
                                   {"COUNT", 5},
-                                  {"100", 3},
+                                  slice_of(room->live ? "100" : "1000"),
                                   {"BLOCK", 5},
                                   {"5000", 4},
                                   {"STREAMS", 7},
@@ -519,6 +519,15 @@ static void clock_read(struct room *room)
     room->now = now;
 }
 
+/* Why has the room not been joined in time? */
+static const char *delay_of(const struct room *room)
+{
+    if (room->trouble[0] != '\0')
+        return room->trouble;
+    return room->cursor.bytes == room->cursor_id ? "its stream is not read within 10 s"
+                                                 : "no answer for 10 s";
+}
+
 void room_turn(struct room *room)
 {
     if (room == NULL)
@@ -534,7 +543,7 @@ void room_turn(struct room *room)
         on_b_lost(room);
     room->a.lost = room->b.lost = false;
     if (!room->joined && room->now >= room->opened + JOIN_MAX_MS)
-        trouble_tell(room, room->trouble, true);
+        trouble_tell(room, delay_of(room), true);
     wellness_check(room);
 }
 
@@ -614,7 +623,6 @@ struct room *room_open(const struct url *url, int loop, struct feed *feed,
     room->on_missed = on_missed;
     room->clock = now;
     room->now = room->opened = *now;
-    snprintf(room->trouble, sizeof room->trouble, "no answer for 10 s");
     room->name[utf8_visible(room->name, url->room, strlen(url->room))] = '\0';
     if ((error = redis_lookup(&room->server)) != NULL)
         errx(1, "%s: %s", url->host, error);

@@ -117,7 +117,7 @@ class Joining(RoomCase):
         self.assertRegex(words[7], rb"\A[0-9a-f]{32}\Z")
         self.assertEqual(words[8:], [b"n", b"0", b"d", b""])
         self.assertEqual(self.broker.of(b"XREAD")[0],
-                         b"XREAD COUNT 100 BLOCK 5000 STREAMS lobby 0-0".split())
+                         b"XREAD COUNT 1000 BLOCK 5000 STREAMS lobby 0-0".split())
         self.assertEqual(len(self.broker.links), 2)
         server.expect_idle("in a room where nothing is said")
 
@@ -699,6 +699,10 @@ class Holes(RoomCase):
         newcomer.read(len(b"Welcome"), "a greeting")
         newcomer.line()
         witness.expect_closed()
+        self.wait(lambda: self.entries()[-1][5] == b"waits\n", "what waited")
+        newcomer.send(b"after it\n")
+        line = newcomer.line()
+        self.assertEqual(newcomer.line() if line == b"waits" else line, b"after it")
         origin = self.origin_of(b"waits")
         numbers = [int(entry[3]) for entry in self.entries(False) if entry[1] == origin]
         self.assertEqual(numbers, sorted(set(numbers)))
@@ -714,10 +718,6 @@ class Holes(RoomCase):
         self.broker.shut()
         self.broker.cut_off()
         del self.broker.streams[ROOM][:]
-        self.wait(lambda: self.entries()[-1][5] == b"waits\n", "what waited")
-        newcomer.send(b"after it\n")
-        line = newcomer.line()
-        self.assertEqual(newcomer.line() if line == b"waits" else line, b"after it")
         self.broker.open()
         for server in servers:
             server.expect_log(b"rejoined")
