@@ -201,7 +201,7 @@ static void half_lines_drop(void)
     chat.skipping |= chat.half_sent;
     chat.half_sent = false;
     half_line_skip();
-    if (whole == chat.in.len && !chat.half_shown)
+    if (whole == chat.in.len && (whole > 0 || !chat.half_shown))
         return;
     fputs("half a line has come; it is dropped\n", notice());
     chat.in.len = whole;
@@ -298,7 +298,8 @@ static void on_server_end(int error)
     bool orderly = chat.shut || (!chat.on_screen && !chat.retry && chat.out.len == 0);
 
     if (chat.shown)
-        screen_show(&chat.screen, &chat.in, !chat.retry);
+        screen_show(&chat.screen, &chat.in,
+                    !chat.retry || (orderly && error == 0) || all_said());
     close(chat.server);
     chat.server = -1;
     if (server_full())

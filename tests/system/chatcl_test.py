@@ -434,6 +434,24 @@ class PipeTest(ClientTest):
         out, _ = client.communicate(timeout=DEADLINE)
         self.assertEqual(out, b"Welcome\n::1: whole\nWelcome\nand the end")
 
+    def test_half_written_line(self) -> None:
+        """The rest of it has come as well, and waits only for the output."""
+        client = self.start("-r")
+        peer = self.accept()
+        lines = b"".join(b"%06d %s\n" % (number, b"x" * 44) for number in range(2500))
+        peer.say(lines[:100_000])
+        self.assertTrue(select.select([client.stdout], [], [], DEADLINE)[0])
+        peer.say(lines[100_000:])
+        peer.socket.close()
+        self.assertRegex(client.stderr.readline(), b"chatcl: read .* again in 1 s\n")
+        client.stdin.close()
+        client.stdin = None
+        peer = self.accept()
+        peer.say("Welcome\n")
+        self.assertEqual(peer.hear_all(), b"")
+        peer.socket.close()
+        self.assertTrue(self.finish(client, 0) == lines + b"Welcome\n")
+
     def test_usage(self) -> None:
         for arguments in ("-x", "a 1 b", "a 0", "a 65536", "a 1x", "a -1"):
             client = subprocess.run(CHATCL + arguments.split(), stdin=subprocess.DEVNULL,
@@ -869,6 +887,18 @@ class TerminalTest(TerminalCase):
         peer.socket.close()
         self.ends("exited 0")
         self.assertEqual(self.screen.lines(), ["Welcome", "127.0.0.1: last words", "|"])
+
+    def test_last_words_without_a_newline(self) -> None:
+        for options in ((), ("-r",)):
+            self.screen = Screen(self.WIDTH, self.HEIGHT)
+            peer = self.start(*options)
+            self.type("\x04")
+            self.assertEqual(peer.hear_all(), b"")
+            peer.say("Good")
+            peer.say("bye")
+            peer.socket.close()
+            self.ends("exited 0")
+            self.assertEqual(self.screen.lines(), ["Welcome", "Goodbye", "|"])
 
     def test_end_of_input_without_a_connection(self) -> None:
         self.listener.close()
