@@ -195,10 +195,11 @@ static size_t whole_lines_len(void)
 static void half_lines_drop(void)
 {
     size_t whole = whole_lines_len();
+    bool cut = chat.half_sent && (!chat.input_ended || chat.out.len > 0);
 
-    if (chat.half_sent)
+    if (cut)
         fputs("half a line was sent; the rest is dropped\n", notice());
-    chat.skipping |= chat.half_sent;
+    chat.skipping |= cut;
     chat.half_sent = false;
     half_line_skip();
     if (whole == chat.in.len && (whole > 0 || !chat.half_shown))

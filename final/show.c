@@ -52,13 +52,11 @@ static void text_show(const char *text, size_t len, FILE *out)
     }
 }
 
-/* At most LINE_MAX_SHOWN bytes. Some clients end their lines with CR LF. */
+/* At most LINE_MAX_SHOWN bytes. */
 static void line_show(const char *line, size_t len, bool colour, FILE *out)
 {
     size_t sender = colour ? sender_len(line, len) : 0;
 
-    if (len > sender && line[len - 1] == '\r')
-        len--;
     if (sender > 0)
         fprintf(out, "\x1b[38;5;%dm%.*s\x1b[m", sender_colour(line, sender), (int)sender,
                 line);
@@ -81,8 +79,10 @@ size_t show_lines(const char *bytes, size_t len, bool all, bool colour, const ch
         } else if (newline == NULL && !all) {
             break;
         }
+        /* Some clients end their lines with CR LF. */
+        bool crlf = newline != NULL && line_len > 0 && line[line_len - 1] == '\r';
         fputs(stamp, out);
-        line_show(line, line_len, colour, out);
+        line_show(line, line_len - crlf, colour, out);
         used += line_len + (newline != NULL);
     }
     return used;

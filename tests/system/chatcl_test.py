@@ -417,6 +417,23 @@ class PipeTest(ClientTest):
         client.communicate(timeout=DEADLINE)
         self.assertEqual(client.returncode, 0)
 
+    def test_last_line_without_a_newline(self) -> None:
+        """It has no other half: nothing is dropped."""
+        client = self.start("-r")
+        client.stdin.write(b"the end")
+        client.stdin.close()
+        client.stdin = None
+        peer = self.accept()
+        peer.say("Welcome\n")
+        self.assertEqual(peer.hear_all(), b"the end")
+        peer.reset()
+        self.assertRegex(client.stderr.readline(), b"chatcl: read .* again in 1 s\n")
+        peer = self.accept()
+        peer.say("Welcome\n")
+        self.assertEqual(peer.hear_all(), b"")
+        peer.socket.close()
+        self.finish(client, 0)
+
     def test_half_received_line(self) -> None:
         client = self.start("-r")
         peer = self.accept()
@@ -438,10 +455,8 @@ class PipeTest(ClientTest):
         """The rest of it has come as well, and waits only for the output."""
         client = self.start("-r")
         peer = self.accept()
-        lines = b"".join(b"%06d %s\n" % (number, b"x" * 44) for number in range(2500))
-        peer.say(lines[:100_000])
-        self.assertTrue(select.select([client.stdout], [], [], DEADLINE)[0])
-        peer.say(lines[100_000:])
+        line = b"x" * 100_000 + b"\n"  # more than a pipe holds
+        peer.say(line)
         peer.socket.close()
         self.assertRegex(client.stderr.readline(), b"chatcl: read .* again in 1 s\n")
         client.stdin.close()
@@ -450,7 +465,7 @@ class PipeTest(ClientTest):
         peer.say("Welcome\n")
         self.assertEqual(peer.hear_all(), b"")
         peer.socket.close()
-        self.assertTrue(self.finish(client, 0) == lines + b"Welcome\n")
+        self.assertTrue(self.finish(client, 0) == line + b"Welcome\n")
 
     def test_usage(self) -> None:
         for arguments in ("-x", "a 1 b", "a 0", "a 65536", "a 1x", "a -1"):
@@ -673,6 +688,12 @@ class TerminalTest(TerminalCase):
         self.sees("x" * (1088 % self.WIDTH), "> typed|")
         peer.say("\n")
         self.sees("x" * ((3000 - 2 * 1088) % self.WIDTH), "> typed|")
+
+    def test_carriage_return_where_a_line_is_cut(self) -> None:
+        """Only at the end of a line it belongs to the newline."""
+        peer = self.start()
+        peer.say(1087 * "x" + "\ry\r\n")
+        self.sees("x" * (1087 % self.WIDTH) + "\\x0d", "y", "> |")
 
     def test_flow_control_is_off(self) -> None:
         self.start()
