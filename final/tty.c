@@ -26,7 +26,8 @@ enum { PASTE_SILENT_MS = 1000 }; /* a paste that pauses for so long is over */
 static struct {
     struct termios before;
     volatile sig_atomic_t raw;
-    int pipe[2]; /* from the handler, a byte of enum tty_event each */
+    bool never_stops; /* whoever started the program has SIGTSTP ignored */
+    int pipe[2];      /* from the handler, a byte of enum tty_event each */
     int output;
     FILE *page;
     char *page_bytes;
@@ -228,17 +229,24 @@ static bool is_deadly(int number)
     return true;
 }
 
-/* What is ignored, as SIGHUP after nohup(1), stays so. SIGKILL and gaps are refused. */
-static void signals_handle(void)
+/* SIGKILL and gaps are refused. */
+static bool is_ignored(int number)
 {
     struct sigaction now;
 
+    return sigaction(number, NULL, &now) < 0 || now.sa_handler == SIG_IGN;
+}
+
+/* What is ignored, as SIGHUP after nohup(1), stays so. */
+static void signals_handle(void)
+{
     for (int number = 1; number < NSIG; number++)
-        if (is_deadly(number) && sigaction(number, NULL, &now) == 0 &&
-            now.sa_handler != SIG_IGN)
+        if (is_deadly(number) && !is_ignored(number))
             signal_handle(number, on_deadly_signal, (int)SA_RESETHAND);
+    tty.never_stops = is_ignored(SIGTSTP);
+    if (!tty.never_stops)
+        signal_handle(SIGTSTP, on_event_signal, SA_RESTART);
     signal_handle(SIGWINCH, on_event_signal, SA_RESTART);
-    signal_handle(SIGTSTP, on_event_signal, SA_RESTART);
     signal_handle(SIGCONT, on_event_signal, SA_RESTART);
 }
 
@@ -307,6 +315,6 @@ int tty_key_signal(char byte)
         return 0;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if ((cc_t)byte == set[keys[i].key])
-            return keys[i].number;
+            return keys[i].number == SIGTSTP && tty.never_stops ? 0 : keys[i].number;
     return 0;
 }

@@ -52,7 +52,8 @@ enum tty_event tty_event(void);
 
 /*
  * Takes a byte that was typed. Returns the signal that the terminal would send for it if
- * it were not in raw mode; 0 if it is none of those keys, or pasted.
+ * it were not in raw mode; 0 if it is none of those keys, or pasted, or if it is the key
+ * to stop in a program that was started with SIGTSTP ignored.
  */
 int tty_key_signal(char byte);
 

@@ -29,6 +29,7 @@ import termios
 import threading
 import time
 import unittest
+from typing import List
 
 from screen import Screen
 from support import reset_on_close, wait_for
@@ -518,13 +519,15 @@ class TerminalCase(ClientTest):
         return peer
 
     def start_job(self, *arguments: str, **environment: str) -> None:
+        self.start_command(CHATCL + list(arguments), **environment)
+
+    def start_command(self, command: List[str], **environment: str) -> None:
         reports, report = os.pipe()
         orders, order = os.pipe()
         self.addCleanup(os.close, order)
         self.reports = os.fdopen(reports)
         self.addCleanup(self.reports.close)
         self.order = order
-        command = CHATCL + list(arguments)
         self.parent = subprocess.Popen(
             [sys.executable, "-c", JOB, str(report), str(orders)] + command,
             stdin=self.slave, stdout=self.slave, stderr=self.slave,
@@ -1024,6 +1027,20 @@ class TerminalTest(TerminalCase):
         self.assertEqual(peer.hear_all(), b"")
         peer.socket.close()
         self.ends("exited 0")
+
+    def test_stop_signal_ignored(self) -> None:
+        """Whoever started the client does not want it to stop."""
+        self.start_command(["sh", "-c", 'trap "" TSTP; exec "$@"', "sh"] + CHATCL +
+                           ["127.0.0.1", str(self.port)])
+        peer = self.accept()
+        self.sees("> |")
+        self.type("ty\x1aped")
+        self.sees("> typed|")
+        os.kill(self.pid, signal.SIGTSTP)
+        self.type("!\r")
+        self.assertEqual(peer.hear(7), b"typed!\n")
+        self.type("\x03")
+        self.ends("killed 2")
 
     def test_keys_set_while_stopped(self) -> None:
         self.start()
