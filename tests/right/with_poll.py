@@ -3,7 +3,8 @@
     python3 with_poll.py PORT [SECONDS]
 
 Before it listens, a helper process has come and gone, and SECONDS have passed. Its limit
-of 1024 bytes includes the newline. There is no prefix.
+of 1024 bytes includes the newline. There is no prefix. Not everybody gets the same
+greeting.
 """
 import select
 import socket
@@ -25,7 +26,8 @@ class Client:
         clients[sock.fileno()] = self
         loop.register(sock.fileno(), select.POLLIN)
         log(b"accepted connection")
-        self.send(greeting)
+        alone = len(clients) == 1
+        self.send(greeting + (b"You are alone.\n" if alone else b"Others\nare here.\n"))
 
     def close(self):
         fd = self.sock.fileno()
