@@ -118,15 +118,6 @@ void trail_add(struct trail *trail, size_t len)
         trail_drop(trail);
 }
 
-size_t trail_halve(struct trail *trail)
-{
-    size_t half = trail->count / 2;
-
-    while (trail->count > 1 && trail->count > half)
-        trail_drop(trail);
-    return trail->count > 0 ? trail->count : 1;
-}
-
 size_t trail_count(const struct trail *trail)
 {
     return trail->full ? trail->count : TRAIL_MAX;

@@ -50,9 +50,6 @@ int trail_open(struct trail *trail);
 
 void trail_add(struct trail *trail, size_t len);
 
-/* Forgets the older half. Returns how many are left: one at least, even of none. */
-size_t trail_halve(struct trail *trail);
-
 /* Returns how many of the newest entries hold TRAIL_BYTES; at most, and by default,
  * TRAIL_MAX. */
 size_t trail_count(const struct trail *trail);

@@ -303,7 +303,7 @@ static void flight_send(struct room *room)
     redis_command(&room->a, words, sizeof words / sizeof words[0], room->now);
 }
 
-/* Under maxmemory XADD is refused before it trims: half of what we know of has to go. */
+/* Under maxmemory XADD is refused before it trims. */
 static void trim_send(struct room *room)
 {
     char most[24];
@@ -312,7 +312,7 @@ static void trim_send(struct room *room)
         slice_of(room->server.url.room),
         {"MAXLEN", 6},
         {"~", 1},
-        {most, (size_t)sprintf(most, "%zu", trail_halve(&room->trail))}};
+        {most, (size_t)sprintf(most, "%zu", trail_count(&room->trail) / 2)}};
 
     redis_command(&room->a, words, sizeof words / sizeof words[0], room->now);
     room->trim_due = false;

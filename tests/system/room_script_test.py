@@ -443,21 +443,6 @@ class Trouble(RoomCase):
                                  3 if error == "OOM x" else 0)
                 self.assertEqual(server.log.count(b"lost the room"), 1)
 
-    def test_trimmed(self):
-        """each time that Redis is out of memory, half of the stream has to go"""
-        server = self.serve()
-        peer = self.join(server)
-        for number in range(100):
-            self.broker.add(ROOM, fields(number, b"%d\n" % number))
-        self.expect(peer, *[b"%d" % number for number in range(100)])
-        self.broker.next(b"XADD", *3 * [broker.refuse("OOM x")])
-        peer.send(b"first\n")
-        self.expect(peer, b"first")
-        counts = [int(words[4]) for words in self.broker.of(b"XTRIM")]
-        for count, before in zip(counts, [101, *counts]):
-            self.assertLessEqual(count, before // 2 + 2)    # 2: signs of life
-        self.assertEqual(len(counts), 3)
-
     def test_moved(self):
         """dials where MOVED says; when that fails, goes back to the URL's address"""
         with Broker() as there:
