@@ -150,16 +150,11 @@ void arrivals_check(struct arrivals *arrivals, int64_t now)
     arrivals_free(arrivals);
 }
 
-void arrivals_dismiss(struct arrivals *arrivals, const char *reason)
+void arrivals_close(struct arrivals *arrivals)
 {
     struct arrival *arrival;
 
     while ((arrival = arrival_of(timeouts_first(&arrivals->waiting))) != NULL)
-        arrival_close(arrival, reason);
-}
-
-void arrivals_close(struct arrivals *arrivals)
-{
-    arrivals_dismiss(arrivals, "server stopping");
+        arrival_close(arrival, "server stopping");
     arrivals_free(arrivals);
 }

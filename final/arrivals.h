@@ -44,9 +44,6 @@ bool arrivals_make_room(struct arrivals *arrivals);
 /* Closes those whose time was over at that moment, in milliseconds. Between batches. */
 void arrivals_check(struct arrivals *arrivals, int64_t now);
 
-/* Closes all, at any time; the log says why. */
-void arrivals_dismiss(struct arrivals *arrivals, const char *reason);
-
 /* Closes all. Between batches. */
 void arrivals_close(struct arrivals *arrivals);
 

@@ -375,7 +375,7 @@ static void on_client(void *owner, int ready)
 
 /* ---- the room ---- */
 
-/* Nobody may go on as if nothing were missing, or come while nothing arrives. */
+/* Nobody may go on as if nothing were missing. */
 static void on_missed(const char *reason)
 {
     struct client *client;
@@ -388,8 +388,6 @@ static void on_missed(const char *reason)
         client_close(client, "missed messages of the room");
     log_event("missed messages of the room: %zu client%s disconnected (%s)", count,
               count == 1 ? "" : "s", reason);
-    listeners_pause(&server.listeners);
-    arrivals_dismiss(&server.arrivals, "missed messages of the room");
 }
 
 /*
@@ -528,17 +526,14 @@ static void deadlines_check(int events)
         server.round_events = 0;
     }
     paused_check();
-    if (room_is_live(server.room))
-        listeners_check(&server.listeners);
+    listeners_check(&server.listeners);
 }
 
 /* How long the loop may sleep: milliseconds until the first deadline, or -1. */
 static int sleep_ms(void)
 {
-    int64_t next = INT64_MAX;
+    int64_t next = listeners_next(&server.listeners);
 
-    if (room_is_live(server.room))
-        next = listeners_next(&server.listeners);
     if (server.room_waits)
         return 0;
     next = sooner(next, arrivals_next(&server.arrivals));

@@ -50,8 +50,6 @@ static void on_connection(void *owner, int ready)
     const struct listener *listener = owner;
 
     (void)ready;
-    if (listener->interest == 0)
-        return; /* paused in this batch */
     for (int i = 0; i < ACCEPT_MAX; i++) {
         struct sockaddr_storage address = {0};
         socklen_t len = sizeof address;
@@ -91,12 +89,6 @@ void listeners_close(struct listeners *listeners)
     listeners->accept_at = 0;
     while (listeners->count > 0)
         close(listeners->listeners[--listeners->count].fd);
-}
-
-void listeners_pause(struct listeners *listeners)
-{
-    listeners_watch(listeners, 0);
-    listeners->accept_at = *listeners->now;
 }
 
 int64_t listeners_next(const struct listeners *listeners)

@@ -40,9 +40,6 @@ void listeners_open(struct listeners *listeners, const char *host, const char *p
 
 void listeners_close(struct listeners *listeners);
 
-/* Looks away from newcomers until the next listeners_check(). They wait in the system. */
-void listeners_pause(struct listeners *listeners);
-
 /* When a pause in accepting ends; INT64_MAX: there is none. */
 int64_t listeners_next(const struct listeners *listeners);
 

@@ -653,11 +653,6 @@ bool room_is_joined(const struct room *room)
     return room == NULL || room->joined;
 }
 
-bool room_is_live(const struct room *room)
-{
-    return room == NULL || room->live;
-}
-
 /* Adds bytes to what waits, for which there is room. */
 static void waiting_add(struct room *room, const char *bytes, size_t len)
 {

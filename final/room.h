@@ -53,9 +53,6 @@ int64_t room_next(const struct room *room);
 /* Whether it has been joined, once, so that messages come; true without a room. */
 bool room_is_joined(const struct room *room);
 
-/* Whether what is said now comes: not so from a hole until the marker; true without one. */
-bool room_is_live(const struct room *room);
-
 /*
  * Takes a message, to be sent to the room as the feed has it: "sender: text", or without
  * a sender (its len is 0) the text alone; and a newline. Returns 0; -1: ENOMEM.
