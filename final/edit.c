@@ -2,9 +2,9 @@
  * edit - see edit.h. Systems: Linux, macOS and the BSDs.
  *
  * The line is kept in valid UTF-8: a byte that is none enters it as U+FFFD. The cursor
- * never stands inside a code point, and moves by letters (letter.h). Where a change or a
- * move by words ends in front of a combining mark, it stands inside a letter: so Backspace
- * takes away just what was typed there.
+ * never stands inside a code point, and moves by letters (letter.h). Where a change or
+ * a move by words ends in front of a combining mark, it stands inside a letter: so
+ * Backspace takes away just what was typed there.
  */
 #include "edit.h"
 
