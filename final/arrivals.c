@@ -8,7 +8,6 @@
 #include "watched.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,9 +68,10 @@ static void on_readable(void *owner, int ready)
     (void)ready;
     if (arrival->fd < 0)
         return;
-    n = recv(arrival->fd, bytes, sizeof bytes, MSG_PEEK);
+    n = net_recv(arrival->fd, bytes, sizeof bytes, MSG_PEEK);
     if (n > 0)
-        n = recv(arrival->fd, bytes, proxy_take(&arrival->proxy, bytes, (size_t)n), 0);
+        n = net_recv(arrival->fd, bytes, proxy_take(&arrival->proxy, bytes, (size_t)n),
+                     0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0)
@@ -93,8 +93,7 @@ void arrivals_add(struct arrivals *arrivals, int fd, const struct sockaddr_stora
     struct arrival *arrival = calloc(1, sizeof *arrival);
     struct endpoint endpoint = endpoint_make(from);
 
-    if (arrival == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
-        evloop_add(arrivals->loop, fd, EVLOOP_READ, arrival) < 0) {
+    if (arrival == NULL || evloop_add(arrivals->loop, fd, EVLOOP_READ, arrival) < 0) {
         log_event("refused connection: %s (%s)", endpoint.text, strerror(errno));
         free(arrival);
         close(fd);

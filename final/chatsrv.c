@@ -16,7 +16,6 @@
 
 #include <err.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
@@ -338,11 +337,11 @@ static ssize_t client_recv(struct client *client, char bytes[READ_MAX])
         errno = EAGAIN;
         return -1;
     }
-    n = recv(client->fd, bytes, READ_MAX, limited ? MSG_PEEK : 0);
+    n = net_recv(client->fd, bytes, READ_MAX, limited ? MSG_PEEK : 0);
     if (n <= 0 || !limited)
         return n;
-    return recv(client->fd, bytes, lines_fit(&client->lines, bytes, (size_t)n, allowed),
-                0);
+    return net_recv(client->fd, bytes,
+                    lines_fit(&client->lines, bytes, (size_t)n, allowed), 0);
 }
 
 /* One read per event: what is left is reported again, after the others had their turn. */
@@ -427,8 +426,7 @@ static void client_open(int fd, const struct endpoint *endpoint, struct address 
 {
     struct client *client = calloc(1, sizeof *client);
 
-    if (client == NULL || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
-        evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
+    if (client == NULL || evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
         log_event("refused connection: %s (%s)", endpoint->text, strerror(errno));
         if (address != NULL)
             addresses_leave(&server.addresses, address);

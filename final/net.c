@@ -136,13 +136,18 @@ static bool is_repeated(const struct addrinfo *found, const struct addrinfo *at)
     return false;
 }
 
+ssize_t net_recv(int fd, char *bytes, size_t len, int flags)
+{
+    return recv(fd, bytes, len, flags | MSG_DONTWAIT);
+}
+
 ssize_t net_send(int fd, struct iovec pieces[2])
 {
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
 
     if (pieces[1].iov_len == 0) /* a bit cheaper */
-        return send(fd, pieces[0].iov_base, pieces[0].iov_len, 0);
-    return sendmsg(fd, &message, 0);
+        return send(fd, pieces[0].iov_base, pieces[0].iov_len, MSG_DONTWAIT);
+    return sendmsg(fd, &message, MSG_DONTWAIT);
 }
 
 void net_farewell(int fd, const char *text, size_t len)
@@ -150,9 +155,8 @@ void net_farewell(int fd, const char *text, size_t len)
     char unread[4096];
 
     /* Closed with bytes unread, the connection would be reset before the peer reads. */
-    if (fcntl(fd, F_SETFL, O_NONBLOCK) == 0 && send(fd, text, len, 0) > 0 &&
-        shutdown(fd, SHUT_WR) == 0)
-        (void)recv(fd, unread, sizeof unread, 0);
+    if (send(fd, text, len, MSG_DONTWAIT) > 0 && shutdown(fd, SHUT_WR) == 0)
+        (void)net_recv(fd, unread, sizeof unread, 0);
     close(fd);
 }
 

@@ -34,7 +34,12 @@ struct endpoint endpoint_make(const struct sockaddr_storage *address);
  */
 size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX]);
 
-/* Sends two pieces, of which the second may be empty, with one call: see send(2). */
+/*
+ * Like recv(2) and send(2), but these never wait, also on a socket that has not been made
+ * nonblocking: that would be one more call for each newcomer. What is sent are two
+ * pieces, of which the second may be empty.
+ */
+ssize_t net_recv(int fd, char *bytes, size_t len, int flags);
 ssize_t net_send(int fd, struct iovec pieces[2]);
 
 /* Sends a last text on a new connection, without waiting, and closes it. */

@@ -15,6 +15,7 @@
  */
 #include "../../final/feed.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
