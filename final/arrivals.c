@@ -39,7 +39,7 @@ static void arrival_close(struct arrival *arrival, const char *reason)
 {
     struct arrivals *all = arrival->all;
 
-    log_event("refused connection: %s (%s)", arrival->endpoint.text, reason);
+    log_connection("refused connection", arrival->endpoint.text, reason);
     evloop_del(all->loop, arrival->fd, EVLOOP_READ);
     close(arrival->fd);
     arrival_end(arrival);
@@ -94,7 +94,7 @@ void arrivals_add(struct arrivals *arrivals, int fd, const struct sockaddr_stora
     struct endpoint endpoint = endpoint_make(from);
 
     if (arrival == NULL || evloop_add(arrivals->loop, fd, EVLOOP_READ, arrival) < 0) {
-        log_event("refused connection: %s (%s)", endpoint.text, strerror(errno));
+        log_connection("refused connection", endpoint.text, strerror(errno));
         free(arrival);
         close(fd);
         return;

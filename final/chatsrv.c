@@ -63,7 +63,7 @@ static struct client *heard(struct timeout *timeout)
  */
 static void client_close(struct client *client, const char *reason)
 {
-    log_event("connection terminated: %s (%s)", client->endpoint.text, reason);
+    log_connection("connection terminated", client->endpoint.text, reason);
     evloop_del(server.loop, client->fd, client->interest);
     close(client->fd);
     client->fd = -1;
@@ -417,7 +417,7 @@ static void room_check(void)
 /* Tells a newcomer that there is no place for it. */
 static void client_refuse(int fd, const struct endpoint *endpoint, const char *reason)
 {
-    log_event("refused connection: %s (%s)", endpoint->text, reason);
+    log_connection("refused connection", endpoint->text, reason);
     net_farewell(fd, SERVER_FULL, sizeof SERVER_FULL - 1);
 }
 
@@ -427,14 +427,14 @@ static void client_open(int fd, const struct endpoint *endpoint, struct address 
     struct client *client = calloc(1, sizeof *client);
 
     if (client == NULL || evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
-        log_event("refused connection: %s (%s)", endpoint->text, strerror(errno));
+        log_connection("refused connection", endpoint->text, strerror(errno));
         if (address != NULL)
             addresses_leave(&server.addresses, address);
         free(client);
         close(fd);
         return;
     }
-    log_event("accepted connection: %s", endpoint->text);
+    log_connection("accepted connection", endpoint->text, NULL);
     client->watched.on_event = on_client;
     client->fd = fd;
     client->interest = EVLOOP_READ;

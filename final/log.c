@@ -170,6 +170,13 @@ static char *log_begin(size_t len)
     return logged.bytes + logged.end;
 }
 
+/* Ends the line that log_begin() has begun. */
+static void log_end(char *end)
+{
+    *end = '\n';
+    logged.end = (size_t)(end - logged.bytes) + 1;
+}
+
 void log_event(const char *format, ...)
 {
     char *line = log_begin(EVENT_MAX);
@@ -185,31 +192,38 @@ void log_event(const char *format, ...)
         return;
     if (len > EVENT_MAX - 1)
         len = EVENT_MAX - 1;
-    line[len] = '\n';
-    logged.end += (size_t)len + 1;
+    log_end(line + len);
 }
 
-static char *text_append(char *to, const char *bytes, size_t len)
+void log_connection(const char *event, const char *endpoint, const char *reason)
 {
-    memcpy(to, bytes, len);
-    return to + len;
+    size_t reason_len = reason == NULL ? 0 : strlen(reason);
+    char *end = log_begin(strlen(event) + strlen(endpoint) + reason_len + sizeof ":  ()");
+
+    if (end == NULL)
+        return;
+    end = stpcpy(end, event);
+    end = stpcpy(end, ": ");
+    end = stpcpy(end, endpoint);
+    if (reason != NULL) {
+        end = stpcpy(end, " (");
+        end = stpcpy(end, reason);
+        end = stpcpy(end, ")");
+    }
+    log_end(end);
 }
 
 void log_message(const char *sender, const char *text, size_t len)
 {
-    static const char head[] = "message from ";
-    size_t sender_len = strlen(sender);
-    char *line = log_begin(sizeof head + sender_len + UTF8_VISIBLE_MAX * len + 3);
-    char *to = line;
+    size_t visible_max = UTF8_VISIBLE_MAX * len;
+    char *end = log_begin(strlen(sender) + visible_max + sizeof "message from : ");
 
-    if (line == NULL)
+    if (end == NULL)
         return;
-    to = text_append(to, head, sizeof head - 1);
-    to = text_append(to, sender, sender_len);
-    to = text_append(to, ": ", 2);
-    to += utf8_visible(to, text, len);
-    *to++ = '\n';
-    logged.end += (size_t)(to - line);
+    end = stpcpy(end, "message from ");
+    end = stpcpy(end, sender);
+    end = stpcpy(end, ": ");
+    log_end(end + utf8_visible(end, text, len));
 }
 
 /* Says how many lines are missing. The buffer is empty; what is not written waits. */

@@ -28,6 +28,12 @@ __attribute__((format(printf, 1, 2)))
 #endif
 void log_event(const char *format, ...);
 
+/*
+ * Logs what happened to a connection, and why (NULL: nothing to say). Thousands may come
+ * and go in a second, and printf(3) would be what costs most.
+ */
+void log_connection(const char *event, const char *endpoint, const char *reason);
+
 /* Logs a message and who sent it. */
 void log_message(const char *sender, const char *text, size_t len);
 

@@ -3,7 +3,8 @@
  *
  * Standard output is a pipe, and full, so that all lines stay in the buffer. It is filled
  * up to each place near its end; then comes a message whose every byte takes four in the
- * log. What is read in the end has to be these lines, or these and word of a dropped one.
+ * log, or a connection's end. What is read has to be all these lines, or in place of the
+ * last one word that it was dropped.
  */
 #include "../../final/log.h"
 #include "check.h"
@@ -13,10 +14,9 @@
 #include <unistd.h>
 
 enum { LOG_SIZE = 256 * 1024 }; /* as in log.c */
-enum { TEXT_LEN = 1024, REACH = 60 };
+enum { TEXT_LEN = 1024, REACH = 50, LINE_MAX_LEN = 1000 };
 
 static const char sender[] = "127.0.0.1:50000";
-static const size_t around = sizeof "message from 127.0.0.1:50000: \n" - 1;
 
 static int ours, theirs; /* the pipe's ends; the latter is standard output as well */
 static char want[LOG_SIZE + 100], got[2 * LOG_SIZE];
@@ -69,48 +69,75 @@ static void read_all(void)
 /* Logs a line that takes that many bytes. */
 static void line_add(size_t len)
 {
-    char text[TEXT_LEN];
+    char text[LINE_MAX_LEN] = "";
 
-    memset(text, 'x', sizeof text);
-    log_message(sender, text, len - around);
+    memset(text, 'x', len - strlen("filling: \n"));
+    log_connection("filling", text, NULL);
     want_len +=
-        (size_t)snprintf(want + want_len, sizeof want - want_len,
-                         "message from %s: %.*s\n", sender, (int)(len - around), text);
+        (size_t)snprintf(want + want_len, sizeof want - want_len, "filling: %s\n", text);
 }
 
-/* Fills the buffer but for that many bytes, then logs the message. */
-static void check_room(size_t room)
+/* Two kinds of last lines, and what they look like. */
+static void message_log(void)
 {
-    static char text[TEXT_LEN];
-    char *end = want;
+    static const char zeros[TEXT_LEN];
+
+    log_message(sender, zeros, sizeof zeros);
+}
+
+static const char *message_line(void)
+{
+    static char line[sizeof "message from 127.0.0.1:50000: \n" + 4 * (size_t)TEXT_LEN];
+    char *end = line + snprintf(line, sizeof line, "message from %s: ", sender);
+
+    for (int i = 0; i < TEXT_LEN; i++)
+        end = stpcpy(end, "\\x00");
+    *end = '\n';
+    return line;
+}
+
+static void end_log(void)
+{
+    log_connection("connection terminated", sender, "end of file");
+}
+
+static const char end_line[] = "connection terminated: 127.0.0.1:50000 (end of file)\n";
+
+/* Fills the buffer but for that many bytes, then logs the last line. */
+static void check_room(size_t room, void (*last_log)(void), const char *last_line)
+{
+    const char *rest = got;
 
     pipe_fill();
     want_len = 0;
-    while (LOG_SIZE - want_len > room + 1000)
+    while (LOG_SIZE - want_len > room + LINE_MAX_LEN)
         line_add(600);
     line_add(LOG_SIZE - want_len - room);
-    log_message(sender, text, TEXT_LEN);
+    last_log();
     read_all();
     CHECK(got_len > want_len && memcmp(got, want, want_len) == 0);
-    end += snprintf(want, sizeof want, "message from %s: ", sender);
-    for (int i = 0; i < TEXT_LEN; i++, end += 4)
-        memcpy(end, "\\x00", 4);
-    *end++ = '\n';
-    if (got_len - want_len == (size_t)(end - want))
-        CHECK(memcmp(got + want_len, want, got_len - want_len) == 0);
+    rest = got + want_len;
+    if (got_len - want_len == strlen(last_line))
+        CHECK(memcmp(rest, last_line, got_len - want_len) == 0);
     else
-        CHECK(memcmp(got + want_len, "dropped 1 line of the log\n", got_len - want_len) ==
-              0);
+        CHECK(memcmp(rest, "dropped 1 line of the log\n", got_len - want_len) == 0);
+}
+
+static void check_rooms(void (*last_log)(void), const char *last_line)
+{
+    size_t exact = strlen(last_line);
+
+    for (size_t room = exact - REACH; room <= exact + REACH; room++)
+        check_room(room, last_log, last_line);
 }
 
 int main(void)
 {
-    const size_t exact = around + 4 * (size_t)TEXT_LEN;
     int output = dup(STDOUT_FILENO);
 
     pipe_open();
-    for (size_t room = exact - REACH; room <= exact + REACH; room++)
-        check_room(room);
+    check_rooms(message_log, message_line());
+    check_rooms(end_log, end_line);
     CHECK(dup2(output, STDOUT_FILENO) == STDOUT_FILENO);
     return checks_end();
 }
