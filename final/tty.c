@@ -176,12 +176,37 @@ static void paste_drop(void)
     tcflush(STDIN_FILENO, TCIFLUSH);
 }
 
-/* The handlers may stay: there is nothing left to restore. */
+/* Like modes_end(), but waits for room behind what was shown. */
+static void modes_end_in_order(void)
+{
+    struct pollfd output = {.fd = tty.output, .events = POLLOUT};
+    const char *bytes = MODES_OFF;
+
+    while (*bytes != '\0') {
+        ssize_t written = write(tty.output, bytes, strlen(bytes));
+
+        if (written > 0)
+            bytes += written;
+        else if (written < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+            return;
+        else
+            (void)poll(&output, 1, -1);
+    }
+}
+
+/*
+ * The keys come first, so that ^C ends the waiting. The handlers may stay: there will be
+ * nothing left to restore.
+ */
 void tty_close(void)
 {
-    if (tty.paste.pasting && raw_here())
+    if (!raw_here())
+        return;
+    if (tty.paste.pasting)
         paste_drop();
-    raw_end(true);
+    tcsetattr(STDIN_FILENO, TCSANOW, &tty.before);
+    modes_end_in_order();
+    tty.raw = false;
 }
 
 /* ---- signals ---- */

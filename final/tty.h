@@ -42,8 +42,8 @@ int tty_open_output(void);
 int tty_open(void);
 
 /*
- * Ends raw mode, if that has not been done yet. In the middle of a paste, its rest is
- * awaited and dropped first.
+ * Ends raw mode, if that has not been done yet, and waits until the terminal has taken
+ * that. In the middle of a paste, its rest is awaited and dropped first.
  */
 void tty_close(void);
 

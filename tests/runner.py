@@ -78,6 +78,7 @@ PROGRAMS = {                                    # the others; paths are seen fro
     "resp_test": "unit/resp_test.c ../final/resp.c",
     "room_test": "unit/room_test.c ../final/entry.c ../final/origins.c ../final/resp.c"
                  " ../final/url.c",
+    "tty_test": "unit/tty_test.c ../final/tty.c ../final/paste.c",
     "utf8_test": "unit/utf8_test.c ../final/utf8.c",
 }
 
@@ -152,6 +153,7 @@ def unit_jobs(variant: str) -> Iterator[Job]:
 def other_jobs(variant: str) -> Iterator[Job]:
     """And what the event loop has no part in."""
     yield from unit_jobs(variant)
+    yield Job(f"tty {variant}", "{%s/tty_test}" % variant)
     yield Job(f"chatcl {variant}", "CHATCL={%s/chatcl}"
                                    " python3 tests/system/chatcl_test.py" % variant,
               tests="PipeTest TerminalTest")
