@@ -122,7 +122,7 @@ static int raw_start(void)
     return 0;
 }
 
-/* If nobody reads what is shown, the end drops it, as ^C in other modes always does. */
+/* If nobody reads what is shown, a deadly signal drops it, as ^C in other modes does. */
 static void modes_end(bool at_the_end)
 {
     const ssize_t len = sizeof MODES_OFF - 1;
@@ -177,7 +177,7 @@ static void paste_drop(void)
 }
 
 /* Like modes_end(), but waits for room behind what was shown. */
-static void modes_end_in_order(void)
+static void modes_end_wait(void)
 {
     struct pollfd output = {.fd = tty.output, .events = POLLOUT};
     const char *bytes = MODES_OFF;
@@ -205,7 +205,7 @@ void tty_close(void)
     if (tty.paste.pasting)
         paste_drop();
     tcsetattr(STDIN_FILENO, TCSANOW, &tty.before);
-    modes_end_in_order();
+    modes_end_wait();
     tty.raw = false;
 }
 
