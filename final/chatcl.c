@@ -448,7 +448,7 @@ static void typed_edit(void)
         else if (event == EDIT_END)
             input_end();
         else if (event == EDIT_REDRAW)
-            screen_clear();
+            screen_clear(&chat.screen);
     }
 }
 

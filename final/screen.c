@@ -94,11 +94,17 @@ void screen_show(const struct screen *screen, struct buffer *in, bool all)
         in, show_lines(in->bytes + in->start, in->len, all, screen->colour, stamp, page));
 }
 
+/* However often it is asked for, while nobody looks. */
+void screen_clear(struct screen *screen)
+{
+    screen->clearing = true;
+}
+
 /*
  * It scrolls, for clearing would take away what others have said; and the cursor stays at
  * the bottom: to go up is safe only for those who know how high the window is now.
  */
-void screen_clear(void)
+static void screen_scroll(void)
 {
     FILE *page = screen_print();
     int rows = tty_rows();
@@ -109,6 +115,9 @@ void screen_clear(void)
 
 void screen_draw(struct screen *screen)
 {
+    if (screen->clearing)
+        screen_scroll();
+    screen->clearing = false;
     if (screen->line_left)
         edit_hide(tty_page());
     else

@@ -28,6 +28,7 @@ struct screen {
     bool colour, times; /* an address has a colour; a line begins with the time */
     bool plain;         /* there is no typed line */
     bool line_left;     /* the typed line is done with */
+    bool clearing;      /* the screen is to be emptied */
     bool unwritten;     /* the terminal does not take what it is to show */
 };
 
@@ -55,8 +56,8 @@ FILE *screen_print(void);
 /* Shows whole lines from the server; an unfinished one waits for the rest, unless all. */
 void screen_show(const struct screen *screen, struct buffer *in, bool all);
 
-/* Makes the screen empty. What was there can still be found by scrolling back. */
-void screen_clear(void);
+/* Lets screen_draw empty the screen first. Scrolling back still finds what was there. */
+void screen_clear(struct screen *screen);
 
 /* Shows the typed line. */
 void screen_draw(struct screen *screen);

@@ -1300,6 +1300,22 @@ class RoughTest(TerminalCase):
         time.sleep(2)  # a client that tries again and again is awake as long
         self.assertLess(awake() - before, 0.2)
 
+    @unittest.skipUnless(os.path.exists("/proc/self/status"), "needs /proc")
+    def test_redraw_while_nobody_looks(self) -> None:
+        """^L is a wish, not a page full of newlines that has to be kept each time"""
+        def memory() -> int:
+            """In kilobytes."""
+            with open(f"/proc/{self.pid}/status") as file:
+                return int(re.search(r"VmRSS:\s*(\d+)", file.read()).group(1))
+
+        self.fill(self.start())
+        before = memory()
+        for _ in range(100):
+            self.type(b"\x0c" * 4000)
+        self.assertLess(memory() - before, 4000)
+        self.type(b"\x03")
+        self.ends("killed 2", looking=False)
+
     def test_deadly_signal_while_nobody_looks(self) -> None:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             self.screen = Screen(self.WIDTH, self.HEIGHT)
