@@ -20,9 +20,10 @@ static uint64_t seed_make(const void *memory)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec + (uintptr_t)memory;
 }
 
-int addresses_open(struct addresses *table)
+int addresses_open(struct addresses *table, int64_t remember_ms)
 {
     *table = (struct addresses){.places_count = PLACES_MIN};
+    timeouts_init(&table->empty, remember_ms);
     table->places = calloc(PLACES_MIN, sizeof *table->places);
     table->seed = seed_make(table->places);
     return table->places == NULL ? -1 : 0;
@@ -96,10 +97,13 @@ static struct address *address_find(struct addresses *table, const uint64_t key[
     for (address = place->first; address != NULL; address = address->next)
         if (address->key[0] == key[0] && address->key[1] == key[1])
             return address;
-    if ((address = malloc(sizeof *address)) == NULL)
+    if ((address = calloc(1, sizeof *address)) == NULL)
         return NULL;
-    *address = (struct address){place->first, {key[0], key[1]}, 0};
+    address->key[0] = key[0];
+    address->key[1] = key[1];
+    address->next = place->first;
     place->first = address;
+    timeout_begin(&table->empty, &address->empty, 0);
     if (++table->count > table->places_count)
         addresses_grow(table);
     return address;
@@ -118,19 +122,39 @@ struct address *addresses_enter(struct addresses *table,
         errno = EUSERS;
         return NULL;
     }
-    found->clients++;
+    if (found->clients++ == 0)
+        timeout_end(&found->empty);
     return found;
 }
 
-void addresses_leave(struct addresses *table, struct address *address)
+static void address_forget(struct addresses *table, struct address *address)
 {
     struct address **at = &place_of(table, address->key)->first;
 
-    if (--address->clients > 0)
-        return;
     while (*at != address)
         at = &(*at)->next;
     *at = address->next;
     free(address);
     table->count--;
+}
+
+void addresses_leave(struct addresses *table, struct address *address, bool remember,
+                     int64_t now)
+{
+    if (--address->clients > 0)
+        return;
+    if (remember)
+        timeout_begin(&table->empty, &address->empty, now);
+    else
+        address_forget(table, address);
+}
+
+void addresses_check(struct addresses *table, int64_t now)
+{
+    struct timeout *due;
+
+    while ((due = timeouts_due(&table->empty, now)) != NULL) {
+        timeout_end(due);
+        address_forget(table, LIST_OWNER(due, struct address, empty));
+    }
 }

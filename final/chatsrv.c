@@ -57,6 +57,17 @@ static struct client *heard(struct timeout *timeout)
 
 /* ---- a client's life ---- */
 
+/* Who comes back from the same address finds the bucket as it is left now. */
+static void address_leave(struct address *address, int64_t rate_full_at)
+{
+    if (address == NULL)
+        return;
+    if (address->rate_full_at < rate_full_at)
+        address->rate_full_at = rate_full_at;
+    addresses_leave(&server.addresses, address,
+                    rate_fills(address->rate_full_at, server.now), server.now);
+}
+
 /*
  * Ends a client, from anywhere. Its memory stays until the batch of events is over, in
  * which it may be named once more.
@@ -69,8 +80,7 @@ static void client_close(struct client *client, const char *reason)
     client->fd = -1;
     if (!client->deaf)
         cursor_close(&server.feed, &client->cursor);
-    if (client->address != NULL)
-        addresses_leave(&server.addresses, client->address);
+    address_leave(client->address, client->rate_full_at);
     timeout_end(&client->by_heard);
     timeout_end(&client->by_moved);
     timeout_begin(&server.closed, &client->by_moved, server.now);
@@ -428,8 +438,7 @@ static void client_open(int fd, const struct endpoint *endpoint, struct address 
 
     if (client == NULL || evloop_add(server.loop, fd, EVLOOP_READ, client) < 0) {
         log_connection("refused connection", endpoint->text, strerror(errno));
-        if (address != NULL)
-            addresses_leave(&server.addresses, address);
+        address_leave(address, 0);
         free(client);
         close(fd);
         return;
@@ -440,6 +449,7 @@ static void client_open(int fd, const struct endpoint *endpoint, struct address 
     client->interest = EVLOOP_READ;
     client->end = UINT64_MAX;
     client->address = address;
+    client->rate_full_at = address != NULL ? address->rate_full_at : 0;
     client->endpoint = *endpoint;
     cursor_open(&server.feed, &client->cursor);
     timeout_begin(&server.speakers, &client->by_heard, server.now);
@@ -451,13 +461,13 @@ static void client_open(int fd, const struct endpoint *endpoint, struct address 
 static void client_admit(int fd, const struct sockaddr_storage *from)
 {
     const size_t max = server.options.neighbours;
+    bool counted = max < SIZE_MAX || server.options.rate > 0;
     struct endpoint endpoint = endpoint_make(from);
     struct address *address = NULL;
 
     if (server.clients_count >= server.options.clients_max)
         client_refuse(fd, &endpoint, "server full");
-    else if (max < SIZE_MAX &&
-             (address = addresses_enter(&server.addresses, from, max)) == NULL)
+    else if (counted && (address = addresses_enter(&server.addresses, from, max)) == NULL)
         client_refuse(fd, &endpoint,
                       errno == EUSERS ? "too many from its address" : strerror(errno));
     else
@@ -525,6 +535,7 @@ static void deadlines_check(int events)
     }
     paused_check();
     listeners_check(&server.listeners);
+    addresses_check(&server.addresses, server.now);
 }
 
 /* How long the loop may sleep: milliseconds until the first deadline, or -1. */
@@ -609,7 +620,8 @@ static void server_open(int argc, char **argv)
     timeouts_init(&server.paused, rate_pause_ms(server.rate));
     timeouts_init(&server.leaving, 0);
     timeouts_init(&server.mute, 0);
-    if (feed_open(&server.feed) < 0 || addresses_open(&server.addresses) < 0)
+    if (feed_open(&server.feed) < 0 ||
+        addresses_open(&server.addresses, 1000 * RATE_BURST_S) < 0)
         err(1, "malloc");
     if ((server.loop = evloop_open()) < 0)
         err(1, "evloop_open");

@@ -27,6 +27,11 @@ int64_t rate_spend(struct rate rate, int64_t full_at, int64_t now_ms)
     return from + rate.cost_ns;
 }
 
+bool rate_fills(int64_t full_at, int64_t now_ms)
+{
+    return full_at > now_ms * MS_NS;
+}
+
 int64_t rate_pause_ms(struct rate rate)
 {
     int64_t pause = (rate.cost_ns + MS_NS - 1) / MS_NS;

@@ -3,6 +3,7 @@
  *
  * A bucket holds what may be said at once, ten seconds' worth. Saying empties it, time
  * fills it. It is just one number per client: the time at which its bucket will be full.
+ * Who comes back finds the bucket as it was left, if the caller keeps that number.
  *
  * Interface: rate_make(); then, for each client, an int64_t that begins at 0. Pure: the
  * caller has the clock, in milliseconds.
@@ -10,6 +11,7 @@
 #ifndef RATE_H
 #define RATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +31,9 @@ size_t rate_allows(struct rate rate, int64_t full_at, int64_t now_ms);
 
 /* Takes a message out of the bucket. Returns the new full_at. */
 int64_t rate_spend(struct rate rate, int64_t full_at, int64_t now_ms);
+
+/* Does the bucket still fill? */
+bool rate_fills(int64_t full_at, int64_t now_ms);
 
 /* Milliseconds after which an empty bucket allows at least one message. */
 int64_t rate_pause_ms(struct rate rate);

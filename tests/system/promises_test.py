@@ -692,6 +692,25 @@ class Protections(ChatsrvCase):
         if len(one.inbox) != 1250:
             self.server.fail("1250 messages", f"{len(one.inbox)}")
 
+    @rule(OWN, "who comes back finds the bucket as it was left", options="-r 20")
+    def test_rate_again(self):
+        """-r: who leaves and comes back may say no more than one who stays"""
+        one, fast = self.join(2)
+        started, said = time.monotonic(), 0
+        for count in 190, 60:
+            said += count
+            fast.send(b"\n" * count)
+            fast.half_close()
+            while len(one.inbox) < said and one.receive(DEADLINE):
+                most = 200 + 20 * (time.monotonic() - started)
+                if len(one.inbox) > most + 2:
+                    self.server.fail(f"at most {most:.0f} messages by now",
+                                     f"{len(one.inbox)}")
+            fast.expect_closed()
+            fast = self.server.connect()
+        if len(one.inbox) != said:
+            self.server.fail(f"{said} messages", f"{len(one.inbox)}")
+
     @rule(OWN, "a pause is nobody's silence", options="-r 1 -t 2")
     def test_rate_idle(self):
         """-r: a client that waits to be read is not idle"""

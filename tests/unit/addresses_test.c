@@ -51,14 +51,14 @@ static void test_max(void)
     struct addresses table;
     struct address *one, *two;
 
-    CHECK(addresses_open(&table) == 0);
+    CHECK(addresses_open(&table, 1000) == 0);
     one = enter(&table, v4(0x7f000001), 2);
     two = enter(&table, v4(0x7f000001), 2);
     CHECK(one != NULL && one == two);
     errno = 0;
     CHECK(enter(&table, v4(0x7f000001), 2) == NULL && errno == EUSERS);
     CHECK(enter(&table, v4(0x7f000002), 2) != NULL);
-    addresses_leave(&table, one);
+    addresses_leave(&table, one, false, 0);
     CHECK(enter(&table, v4(0x7f000001), 2) == one);
     CHECK(table.count == 2);
     addresses_close(&table);
@@ -69,7 +69,7 @@ static void test_networks(void)
     struct addresses table;
     struct address *one;
 
-    CHECK(addresses_open(&table) == 0);
+    CHECK(addresses_open(&table, 1000) == 0);
     one = enter(&table, v6("::1"), 9); /* a number of few bits, as these are */
     CHECK(enter(&table, v4(1), 9) != one && enter(&table, v4(0x01000000), 9) != one);
     one = enter(&table, v6("2001:db8:1:2::1"), 9);
@@ -98,10 +98,32 @@ static void test_seed(void)
 {
     struct addresses one, two;
 
-    CHECK(addresses_open(&one) == 0 && addresses_open(&two) == 0);
+    CHECK(addresses_open(&one, 0) == 0 && addresses_open(&two, 0) == 0);
     CHECK(one.seed != two.seed && one.seed != 0);
     addresses_close(&one);
     addresses_close(&two);
+}
+
+/* One without clients is the same for a second, and then forgotten. */
+static void test_remembered(void)
+{
+    struct addresses table;
+    struct address *one;
+
+    CHECK(addresses_open(&table, 1000) == 0);
+    one = enter(&table, v4(1), 9);
+    CHECK(one->rate_full_at == 0);
+    one->rate_full_at = 5;
+    addresses_leave(&table, one, true, 100);
+    CHECK(enter(&table, v4(2), 9) != one);
+    addresses_check(&table, 1099);
+    CHECK(enter(&table, v4(1), 9) == one && one->rate_full_at == 5);
+    addresses_check(&table, 2000); /* it has a client again */
+    CHECK(table.count == 2);
+    addresses_leave(&table, one, true, 2000);
+    addresses_check(&table, 3000);
+    CHECK(table.count == 1 && enter(&table, v4(1), 9)->rate_full_at == 0);
+    addresses_close(&table);
 }
 
 /* Many more than places: each is found again, and goes with its last client. */
@@ -111,7 +133,7 @@ static void test_growth(void)
     static struct address *entered[HOSTS];
     struct addresses table;
 
-    CHECK(addresses_open(&table) == 0);
+    CHECK(addresses_open(&table, 1000) == 0);
     for (uint32_t i = 0; i < HOSTS; i++)
         entered[i] = enter(&table, v4(0x0a000000 + i), 2);
     CHECK(table.count == HOSTS && table.places_count >= HOSTS);
@@ -120,7 +142,7 @@ static void test_growth(void)
         CHECK(enter(&table, v4(0x0a000000 + i), 2) == entered[i]);
     for (int time = 0; time < 2; time++)
         for (uint32_t i = 0; i < HOSTS; i++)
-            addresses_leave(&table, entered[i]);
+            addresses_leave(&table, entered[i], false, 0);
     CHECK(table.count == 0);
     addresses_close(&table);
 }
@@ -130,6 +152,7 @@ int main(void)
     test_max();
     test_networks();
     test_seed();
+    test_remembered();
     test_growth();
     return checks_end();
 }

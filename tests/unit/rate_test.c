@@ -74,8 +74,16 @@ static void test_pauses(void)
     CHECK_EQUAL((long)rate_pause_ms(rate_make(RATE_MAX)), RATE_PAUSE_MIN_MS);
 }
 
+/* Is there anything to remember? */
+static void test_full(void)
+{
+    CHECK(!rate_fills(0, 1000) && !rate_fills(1000 * MS_NS, 1000));
+    CHECK(rate_fills(1000 * MS_NS + 1, 1000));
+}
+
 int main(void)
 {
+    test_full();
     test_no_limit();
     test_pauses();
     test_how_many();
