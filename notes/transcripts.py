@@ -26,6 +26,8 @@ chapters run at the same time, since most of them mostly wait. In a block
                                         screen, and not the bytes that have come
     <!-- about -->                      a number of four digits that is a line may be
                                         four times as large, or a quarter
+    <!-- unseen -->                     the terminal does not show what is typed: of the
+                                        block's commands only the prompts come
     <!-- terminal a; types "^D" -->     both
     <!-- not run: reason -->            the block is not run; the reason is listed
     <!-- file race.c -->                no block of commands: the text that follows is put
@@ -171,7 +173,7 @@ def like(expected: List[str], came: List[str]) -> List[str]:
 
 # ---- Chapters --------------------------------------------------------------------------
 
-NOTE = re.compile(r"<!-- (terminal|types|screen|about|file|not run)\b.* -->$")
+NOTE = re.compile(r"<!-- (terminal|types|screen|about|unseen|file|not run)\b.* -->$")
 
 
 class Block(NamedTuple):
@@ -183,6 +185,7 @@ class Block(NamedTuple):
     not_run: str            # the reason
     screen: bool
     about: bool
+    unseen: bool
     file: str               # the name of the one that the lines are put into
 
     def name(self) -> str:
@@ -215,6 +218,7 @@ def blocks(chapter: pathlib.Path) -> Iterator[Block]:
                     reason[1] if reason else "",
                     re.search(r"[-;] screen\b", note) is not None,
                     re.search(r"[-;] about\b", note) is not None,
+                    re.search(r"[-;] unseen\b", note) is not None,
                     file[1] if file else "")
 
 
@@ -463,6 +467,8 @@ class Run:
 
     def same(self, block: Block, terminal: Terminal, came: List[str]) -> bool:
         shown = ["...", *block.lines] if block.screen else block.lines
+        if block.unseen:        # nor does it show the end of such a line
+            shown = re.sub(r"(?m)^\$ .*\n?", "$ ", "\n".join(shown)).split("\n")
         if shown and shown[-1] == "$" and terminal.at_prompt():
             shown = shown[:-1]
         return matches(shown, like(shown, came) if block.about else came)
