@@ -103,7 +103,6 @@ MASKS = [(re.compile(pattern), mask) for pattern, mask in (
     (r"^LISTEN +\d+ ", "LISTEN N "),
     (r"\b\d+ calls$", "N calls"),
     (r"^(anon_)?pipe_(write|wait)$", "anon_pipe_write"),
-    (r"^(do_(sys_)?poll|poll_schedule)\S*$", "do_poll"),
     (r"\b\d\d:\d\d:\d\d(\.\d+)?\b", "TIME"),
     (r"\b\d+(\.\d+)? (s|ms|us|seconds?|MB|kB|KiB|MiB)\b", r"N \2"),
     (r"\bin \d+\.\d+s\b", "in Ns"),
