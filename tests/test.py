@@ -693,8 +693,9 @@ class Server:
     def held(self) -> Iterator[None]:
         """What happens here, the server finds in one wake-up, or in a few.
 
-        It shares this program's processor meanwhile, and as a batch process it does not
-        interrupt who is at work there (Linux). Elsewhere, this program is just quick.
+        It shares this program's processor meanwhile. As a batch process it does not
+        interrupt who is at work there just because something has come for it; it gets a
+        turn only after some milliseconds (Linux). Elsewhere, this program is just quick.
         """
         undo = []
         if hasattr(os, "sched_setaffinity"):
