@@ -38,10 +38,13 @@ struct addresses {
     size_t places_count;   /* a power of two */
     size_t count;          /* addresses in the table */
     struct timeouts empty; /* those without clients that are remembered */
-    uint64_t seed; /* so that nobody can choose addresses that meet in one place */
+    uint64_t seed;         /* so that nobody can choose who meets in one place */
 };
 
-/* Makes an empty table that remembers for so long. Returns 0; -1 with errno ENOMEM. */
+/*
+ * Makes an empty table, which remembers for so many milliseconds. Returns 0; -1 with errno
+ * ENOMEM.
+ */
 int addresses_open(struct addresses *table, int64_t remember_ms);
 
 void addresses_close(struct addresses *table);

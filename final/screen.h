@@ -59,7 +59,7 @@ void screen_show(const struct screen *screen, struct buffer *in, bool all);
 /* Lets screen_draw empty the screen first. Scrolling back still finds what was there. */
 void screen_clear(struct screen *screen);
 
-/* Shows the typed line. */
+/* Shows the typed line; before that, empties the screen if that is to be done. */
 void screen_draw(struct screen *screen);
 
 /* Shows it for the last time: the shell's prompt comes below. Hides it if it is empty. */
