@@ -269,6 +269,12 @@ def right_jobs() -> Iterator[Job]:
                   tests="Test6 TestRules.test_flood TestRules.test_slow_sender"
                         " TestRules.test_slow_reader TestRules.test_many_in_one_read"
                         " TestRules.test_speakers_at_once")
+    yield Job("right short queue",
+              "python3 tests/test.py --server"
+              " 'python3 tests/right/with_selectors.py {port} 5'",
+              tests="TestRules.test_connects_at_once TestRules.test_speakers_at_once"
+                    " TestRules.test_leave_by_reset TestRules.test_descriptors"
+                    " TestRules.test_visits TestRules.test_descriptor_limit")
     yield Job("right script",
               "python3 tests/test.py --server 'tests/right/from_script.sh {port}'")
     yield Job("right slow", "python3 tests/test.py --server"

@@ -1,10 +1,11 @@
 """A right chat server, on selectors: test.py must find no fault with it.
 
-    python3 with_selectors.py PORT
+    python3 with_selectors.py PORT [QUEUE]
 
 It differs from the servers in C on purpose: another language, another shape, other texts
 in the log and before the messages. It disconnects whoever lags by more than BACKLOG_MAX
-bytes.
+bytes. QUEUE is how many may wait for accept(), as many as the system allows by default;
+textbooks say 5.
 """
 import errno
 import selectors
@@ -100,7 +101,7 @@ def main():
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("", int(sys.argv[1])))
-    listener.listen(socket.SOMAXCONN)
+    listener.listen(int(sys.argv[2]) if sys.argv[2:] else socket.SOMAXCONN)
     listener.setblocking(False)
     selector.register(listener, selectors.EVENT_READ)
     while True:
