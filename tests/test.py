@@ -2287,6 +2287,44 @@ class TestRules(ServerCase):
             if not line.endswith(b"a last word"):
                 self.server.fail(f"the messages {shown(b'a last word')}", shown(line))
 
+    @rule(RELAY, "who leaves takes nobody along: take this one client off the list, be "
+                 "it the first, the last or the only one there. And in a loop through "
+                 "the list, the next one may move to the place of the one taken out",
+          stage=6, after="test_everybody test_leave_by_reset test_leave_all_at_once")
+    def test_those_who_stay(self):
+        """whoever leaves, those who stay get what each of them says"""
+        peers = self.join(6)
+        peers.pop(0).leave()
+        self.expect_all_reached(peers, b"after the first one has left")
+        for number in range(2):
+            speaker, middle = peers[0], peers.pop(2 - number)
+            with self.server.held():
+                speaker.send(b"just before\n")
+                middle.reset()
+                speaker.send(b"just after\n")
+            for reader in peers:
+                reader.expect(speaker, b"just before")
+                reader.expect(speaker, b"just after")
+            self.expect_all_reached(peers, b"after a reset")
+        peers.pop().leave()
+        self.expect_all_reached(peers, b"after the last one has left")
+        for peer in peers:
+            peer.leave()
+        self.server.settle()
+        newcomers = [self.server.connect() for _ in range(2)]
+        for peer in newcomers:
+            peer.read(7, "a greeting for a newcomer, when all others have left")
+        for number, peer in enumerate(newcomers):
+            peer.send(b"newcomer %d, after all had left\n" % number)
+            for reader in newcomers:
+                reader.collect(b"newcomer %d, after all had left" % number)
+
+    def expect_all_reached(self, peers: List[Peer], when: bytes) -> None:
+        """Each of them says something, and all of them get it."""
+        self.server.settle()
+        for sender in peers:
+            self.exchange(sender, [b"client %d, %s" % (sender.id, when)], peers)
+
     @rule(RELAY, "data first, then the end: read until recv() returns 0, whatever "
                  "EPOLLRDHUP says", stage=6)
     def test_last_words(self):
