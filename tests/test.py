@@ -1942,6 +1942,18 @@ class TestRules(ServerCase):
             for reader in self.readers(one, two):
                 reader.expect(one, text)
 
+    @rule(RELAY, "the assignment knows no commands: what stands before a newline is a "
+                 "message, and who wants to leave closes the connection", stage=5)
+    def test_no_commands(self):
+        """quit, /help and the like are messages as any other"""
+        one, two = self.join(2)
+        for text in (b"exit", b"quit", b"bye", b"q", b"/exit", b"/quit", b"/q", b"/help",
+                     b"/nick x", b"/list", b"/who", b"/me waves", b"@all hello", b":q",
+                     b"QUIT", b"NICK x", b"HELP", b"PING", b"stop", b"shutdown", b"."):
+            one.send(text + b"\n")
+            for reader in self.readers(one, two):
+                reader.expect(one, text)
+
     @rule(LINES, "an empty message may be sent on or left out, but what comes next must "
                  "be right", stage=5)
     def test_empty(self):
