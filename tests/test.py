@@ -2572,7 +2572,7 @@ class TestRules(ServerCase):
         """connections, messages and ends are in the log, each in a line of its own"""
         one, two = self.join(2)
         texts = [b"the first message", b"100%s %d %n percent", b"the third message",
-                 ruler(900)]
+                 ruler(1023)]
         self.exchange(one, texts, self.readers(one, two))
         for text in texts:
             self.server.expect_log(text)
