@@ -2353,13 +2353,21 @@ class TestRules(ServerCase):
             missing = [text for text in missing if not line.endswith(text)]
 
     @rule(RELEASE, "a client may go while your output buffer still holds bytes for it: "
-                   "drop them", stage=6, after="test_slow_sender test_slow_reader")
+                   "drop them, and give them to nobody else", stage=6,
+          after="test_slow_sender test_slow_reader")
     def test_leave_with_backlog(self):
         """a slow reader is gone with a reset while megabytes wait for it"""
         one, two = self.join(2)
         slow, = self.join(1, receive_buffer=4096)
         self.exchange(one, numbered(6000, 1000), [one, two])
         slow.reset()
+        self.server.settle()
+        newcomer = self.server.connect()    # who may get the same place, or memory
+        newcomer.sync()
+        for line in newcomer.inbox:
+            if re.search(rb"(\d{7}\.)\1", line):
+                self.server.fail("a greeting, and nothing of what waited for another one",
+                                 shown(line))
         self.expect_service(one, two)
 
     @rule(ATOMIC, "forget a client's unfinished message with the client: the next one "
