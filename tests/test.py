@@ -1410,15 +1410,16 @@ class ServerCase(unittest.TestCase):
                 for text in batch:
                     reader.expect(sender, text)
 
-    def expect_service(self, *living: Peer) -> None:
-        """A newcomer is served, and so are those who were there."""
-        self.visit()
+    def expect_service(self, *living: Peer) -> Peer:
+        """A newcomer, who is returned, is served, and so are those who were there."""
+        newcomer = self.visit()
         for peer in living:
             if ServerCase.abilities and ServerCase.abilities.echoes:
                 peer.sync()
             elif peer.ended or not peer.receive(0.05) and peer.ended:
                 self.server.fail("a client that has done nothing to stay connected",
                                  "the server closed its connection")
+        return newcomer
 
 
 def numbered(count: int, size: int) -> List[bytes]:
@@ -2277,7 +2278,7 @@ class TestRules(ServerCase):
             peer = self.visit()
             with self.server.held():
                 self.depart(peer, manner)
-            self.expect_service(watcher)
+            self.expect_service(watcher).leave()    # there may be few places
 
     @rule(RELEASE, "while you send one client's message to another, you may find this "
                    "one gone: end it, and not the sender. Do not free it while events or "
