@@ -42,8 +42,8 @@ struct addresses {
 };
 
 /*
- * Makes an empty table, which remembers for so many milliseconds. Returns 0; -1 with errno
- * ENOMEM.
+ * Makes an empty table, which remembers for so many milliseconds. Returns 0; -1 with
+ * errno ENOMEM.
  */
 int addresses_open(struct addresses *table, int64_t remember_ms);
 
