@@ -1939,9 +1939,13 @@ class TestRules(ServerCase):
         for text in (b"before\0after", b"\0\0", every, every[::-1], b"  blanks  ",
                      "привет €".encode(), b"\xff\xfe cut off: \xe2\x82",
                      b"%s%n%x 100%d", b"ends with CR\r", b"\r"):
-            one.send(text + b"\n")
-            for reader in self.readers(one, two):
-                reader.expect(one, text)
+            self.expect_relayed(one, two, text)
+
+    def expect_relayed(self, one: Peer, two: Peer, text: bytes) -> None:
+        """What one says comes out as it is."""
+        one.send(text + b"\n")
+        for reader in self.readers(one, two):
+            reader.expect(one, text)
 
     @rule(RELAY, "the assignment knows no commands: what stands before a newline is a "
                  "message, and who wants to leave closes the connection", stage=5)
@@ -1951,9 +1955,7 @@ class TestRules(ServerCase):
         for text in (b"exit", b"quit", b"bye", b"q", b"/exit", b"/quit", b"/q", b"/help",
                      b"/nick x", b"/list", b"/who", b"/me waves", b"@all hello", b":q",
                      b"QUIT", b"NICK x", b"HELP", b"PING", b"stop", b"shutdown", b"."):
-            one.send(text + b"\n")
-            for reader in self.readers(one, two):
-                reader.expect(one, text)
+            self.expect_relayed(one, two, text)
 
     @rule(LINES, "an empty message may be sent on or left out, but what comes next must "
                  "be right", stage=5)
