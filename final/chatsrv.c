@@ -57,7 +57,7 @@ static struct client *heard(struct timeout *timeout)
 
 /* ---- a client's life ---- */
 
-/* Who comes back from the same address finds the bucket as it is left now. */
+/* Whoever comes back from the same address finds the bucket as it is left now. */
 static void address_leave(struct address *address, int64_t rate_full_at)
 {
     if (address == NULL)

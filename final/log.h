@@ -30,7 +30,7 @@ void log_event(const char *format, ...);
 
 /*
  * Logs what happened to a connection, and why (NULL: nothing to say). Thousands may come
- * and go in a second, and printf(3) would be what costs most.
+ * and go in a second, so this does without printf(3).
  */
 void log_connection(const char *event, const char *endpoint, const char *reason);
 

@@ -35,8 +35,8 @@ struct endpoint endpoint_make(const struct sockaddr_storage *address);
 size_t net_listen(const char *host, const char *port, int fds[LISTENERS_MAX]);
 
 /*
- * Like recv(2) and send(2), but these never wait, also on a socket that has not been made
- * nonblocking: that would be one more call for each newcomer. What is sent are two
+ * Like recv(2) and send(2), but never wait, even if the socket has not been made
+ * nonblocking: that would be one more call for each newcomer. net_send() sends two
  * pieces, of which the second may be empty.
  */
 ssize_t net_recv(int fd, char *bytes, size_t len, int flags);

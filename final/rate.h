@@ -3,7 +3,7 @@
  *
  * A bucket holds what may be said at once, ten seconds' worth. Saying empties it, time
  * fills it. It is just one number per client: the time at which its bucket will be full.
- * Who comes back finds the bucket as it was left, if the caller keeps that number.
+ * Whoever comes back finds the bucket as it was left, if the caller keeps that number.
  *
  * Interface: rate_make(); then, for each client, an int64_t that begins at 0. Pure: the
  * caller has the clock, in milliseconds.
@@ -32,7 +32,7 @@ size_t rate_allows(struct rate rate, int64_t full_at, int64_t now_ms);
 /* Takes a message out of the bucket. Returns the new full_at. */
 int64_t rate_spend(struct rate rate, int64_t full_at, int64_t now_ms);
 
-/* Does the bucket still fill? */
+/* Is the bucket not full yet? */
 bool rate_fills(int64_t full_at, int64_t now_ms);
 
 /* Milliseconds after which an empty bucket allows at least one message. */
